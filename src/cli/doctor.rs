@@ -1,0 +1,79 @@
+//! `flowctl doctor`: everything that makes numbers wrong or incomplete, each with its remedy.
+
+use super::exit::ExitCode;
+use super::format::foreign;
+use super::style::{Paint, Style};
+use super::{DoctorArgs, Options, configuration, output};
+use crate::config::{self, Config, Format};
+use crate::health;
+use crate::kernel::error::KernelError;
+use crate::kernel::facts;
+use crate::kernel::nftables::Nftables;
+use crate::report::{Health, Report, Severity};
+use crate::sink::ask::ask;
+
+/// Examines this network namespace, and asks the daemon if one answers.
+pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
+    let config = match configuration::look(options) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let socket = options.socket_path(config.as_ref());
+    // No configuration at all is a configuration without counters.
+    let Some(config) = config.or_else(|| config::parse("", Format::Toml).ok()) else {
+        return ExitCode::Failure;
+    };
+    let mut findings = match examine(&config) {
+        Ok(findings) => findings,
+        Err(error) if error.is_privilege() => {
+            output::complain(format_args!(
+                "{error}; CAP_NET_ADMIN is missing: run it as root"
+            ));
+            return ExitCode::MissingPrivilege;
+        }
+        Err(error) => {
+            output::complain(error);
+            return ExitCode::Failure;
+        }
+    };
+    // What only the daemon can know. That none answers is said by the finding that the table is missing.
+    let report = ask(&socket, "status")
+        .ok()
+        .and_then(|answer| serde_json::from_str::<Report>(&answer).ok());
+    for known in report.into_iter().flat_map(|report| report.health) {
+        if !findings.iter().any(|finding| finding.code == known.code) {
+            findings.push(known);
+        }
+    }
+    if args.json {
+        return output::print(&format!("{}\n", serde_json::json!({ "health": findings })));
+    }
+    output::print(&render(&findings, &options.style()))
+}
+
+fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {
+    let facts = facts::gather(&mut Nftables::open()?, &config.table.name)?;
+    Ok(health::judge(config, &facts))
+}
+
+fn render(findings: &[Health], style: &Style) -> String {
+    if findings.is_empty() {
+        return "Nothing found that makes numbers wrong or incomplete.\n".to_owned();
+    }
+    let mut text = String::new();
+    for finding in findings {
+        let (word, paint) = match finding.severity {
+            Severity::Error => ("error  ", Paint::Alarm),
+            Severity::Warning => ("warning", Paint::Warn),
+            Severity::Info => ("info   ", Paint::Faint),
+        };
+        let message = foreign(&finding.message);
+        let fix = foreign(&finding.fix);
+        text.push_str(&format!(
+            "{}  {}: {message}\n         fix: {fix}\n",
+            style.paint(paint, word),
+            finding.code
+        ));
+    }
+    text
+}

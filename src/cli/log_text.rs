@@ -1,0 +1,254 @@
+//! A record of the log in words: one line for each event, and below a verdict the hosts it names.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+
+use super::flows;
+use super::format::{
+    between, bit_rate, date_and_time, duration, foreign, packet_rate, percent, volume,
+};
+use super::status::counted_u64;
+use super::style::{Paint, Style};
+use crate::drilldown::verdict::{HostShare, Verdict};
+use crate::event::{ConfigResult, Event, Raised, Record, TopList};
+use crate::report::Severity;
+use crate::units::CounterName;
+
+/// The longest word, `started`; the texts begin in one column.
+const WORD_WIDTH: usize = 7;
+
+/// The record as one line or more, each ended.
+pub fn render(record: &Record, style: &Style) -> String {
+    let (word, paint, text) = in_words(&record.event, style);
+    let when = date_and_time(record.time, &style.timezone);
+    let word = style.paint(paint, &format!("{word:WORD_WIDTH$}"));
+    let mut line = format!("{}  {word}  {text}\n", style.paint(Paint::Faint, &when));
+    if let Event::Verdict(verdict) = &record.event {
+        for host in &verdict.hosts {
+            line.push_str(&host_line(host, style));
+        }
+        line.push_str(&remainder_line(verdict, style));
+    }
+    line
+}
+
+fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
+    match event {
+        Event::Started {
+            version,
+            counters,
+            notes,
+        } => {
+            let mut text = format!(
+                "flowctl {} with {}",
+                foreign(version),
+                counted_u64(*counters as u64, "counter")
+            );
+            for note in notes {
+                text.push_str("; ");
+                text.push_str(&foreign(note));
+            }
+            ("started", Paint::Strong, text)
+        }
+        Event::Stopped { reason } => ("stopped", Paint::Strong, foreign(reason).into_owned()),
+        Event::Raised(event) => ("raised", Paint::Alarm, raised(event, style)),
+        Event::Flows(top) => ("flows", Paint::Faint, top_list(top, style)),
+        Event::Verdict(verdict) => (
+            "verdict",
+            Paint::Strong,
+            foreign(&verdict.text).into_owned(),
+        ),
+        Event::Cleared {
+            threshold, counter, ..
+        } => ("cleared", Paint::Good, format!("{threshold}: {counter}")),
+        Event::Gap {
+            from,
+            to,
+            bound_bytes,
+            cause,
+        } => (
+            "gap",
+            Paint::Warn,
+            gap(*from, *to, *bound_bytes, cause, style),
+        ),
+        Event::Reset {
+            counter,
+            counters,
+            by,
+        } => (
+            "reset",
+            Paint::Warn,
+            reset(counter.as_ref(), *counters, by.as_deref()),
+        ),
+        Event::Health {
+            code,
+            severity,
+            message,
+            fix,
+            active,
+        } => health(code, *severity, message, fix, *active),
+        Event::Config { result, messages } => config(*result, messages),
+    }
+}
+
+fn reset(counter: Option<&CounterName>, counters: usize, by: Option<&str>) -> String {
+    let which = match counter {
+        Some(counter) => counter.to_string(),
+        None => counted_u64(counters as u64, "counter"),
+    };
+    let by = by.map_or(Cow::Borrowed("another program"), foreign);
+    format!("{which} by {by}; totals are kept")
+}
+
+fn config(result: ConfigResult, messages: &[String]) -> (&'static str, Paint, String) {
+    let (word, paint) = match result {
+        ConfigResult::Reloaded => ("reloaded", Paint::Strong),
+        ConfigResult::Rejected => ("rejected, the old one stays in force", Paint::Alarm),
+    };
+    let messages = messages.join("; ");
+    let colon = if messages.is_empty() { "" } else { ": " };
+    (
+        "config",
+        paint,
+        format!("{word}{colon}{}", foreign(&messages)),
+    )
+}
+
+fn raised(event: &Raised, style: &Style) -> String {
+    let (rate, level) = match (event.bits_per_second, event.packets_per_second) {
+        (Some(bits), _) => (
+            bit_rate(bits, style.units),
+            bit_rate(event.level, style.units),
+        ),
+        (None, Some(packets)) => (
+            packet_rate(packets, style.units),
+            packet_rate(event.level, style.units),
+        ),
+        (None, None) => ("?".to_owned(), "?".to_owned()),
+    };
+    let (threshold, counter) = (&event.threshold, &event.counter);
+    let mut text = format!("{threshold}: {counter} at {rate}, above {level}");
+    if let Some(host) = event.hosts.first() {
+        text.push_str(&format!("; {} {}", percent(host.share), flows::host(host)));
+    }
+    if let Some(flow) = event.flows.first() {
+        text.push_str(&format!(", {}", flows::flow(flow)));
+    }
+    text
+}
+
+fn top_list(top: &TopList, style: &Style) -> String {
+    let hosts: Vec<String> = top
+        .hosts
+        .iter()
+        .take(3)
+        .map(|host| format!("{} {}", percent(host.share), flows::host(host)))
+        .collect();
+    format!(
+        "{}: {}, {} of {} explained; {}",
+        top.threshold,
+        top.counter,
+        volume(top.attributed_bytes.min(top.counted_bytes), style.units),
+        volume(top.counted_bytes, style.units),
+        if hosts.is_empty() {
+            "no host yet".to_owned()
+        } else {
+            hosts.join(", ")
+        }
+    )
+}
+
+fn gap(
+    from: Timestamp,
+    to: Timestamp,
+    bound_bytes: Option<u64>,
+    cause: &str,
+    style: &Style,
+) -> String {
+    let bound = match bound_bytes {
+        Some(bytes) => format!("at most {} missed", volume(bytes, style.units)),
+        None => "how much was missed cannot be known".to_owned(),
+    };
+    let length = duration(between(from, to));
+    format!("{length} without counting: {}; {bound}", foreign(cause))
+}
+
+fn health(
+    code: &str,
+    severity: Severity,
+    message: &str,
+    fix: &str,
+    active: bool,
+) -> (&'static str, Paint, String) {
+    let paint = match severity {
+        _ if !active => Paint::Good,
+        Severity::Info => Paint::Plain,
+        Severity::Warning => Paint::Warn,
+        Severity::Error => Paint::Alarm,
+    };
+    let (code, message) = (foreign(code), foreign(message));
+    if !active {
+        return ("health", paint, format!("over: {message} ({code})"));
+    }
+    let fix = if fix.is_empty() {
+        String::new()
+    } else {
+        format!("; fix: {}", foreign(fix))
+    };
+    ("health", paint, format!("{message} ({code}){fix}"))
+}
+
+fn host_line(host: &HostShare, style: &Style) -> String {
+    let (share, bytes) = (percent(host.share), volume(host.bytes, style.units));
+    format!("{:21}{share:>5}  {bytes:>9}  {}\n", "", flows::host(host))
+}
+
+/// The hosts not named, if any.
+fn remainder_line(verdict: &Verdict, style: &Style) -> String {
+    let others = verdict.hosts_total.saturating_sub(verdict.hosts.len());
+    if others == 0 {
+        return String::new();
+    }
+    let bytes = volume(verdict.hosts_remainder_bytes, style.units);
+    let hosts = counted_u64(others as u64, "more host");
+    format!("{:28}{bytes:>9}  {hosts}\n", "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::format::Units;
+    use crate::report::Report;
+
+    const RECORDS: &str = include_str!("../../tests/data/log.jsonl");
+
+    #[test]
+    fn every_kind_of_event_reads_like_this() {
+        let style = Style {
+            color: false,
+            units: Units::Usual,
+            width: 80,
+            height: None,
+            timezone: jiff::tz::TimeZone::UTC,
+        };
+        let text: String = RECORDS
+            .lines()
+            .map(|line| render(&serde_json::from_str(line).unwrap(), &style))
+            .collect();
+        assert_eq!(text, include_str!("../../tests/data/log.txt"), "{text}");
+    }
+
+    #[test]
+    fn a_verdict_survives_the_way_through_the_log() {
+        let report: Report =
+            serde_json::from_str(include_str!("../../tests/data/report.json")).unwrap();
+        let verdict = report.last_verdict.unwrap().as_ref().clone();
+        let record = Record {
+            time: verdict.ended,
+            event: Event::Verdict(Box::new(verdict)),
+        };
+        let line = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    }
+}

@@ -1,0 +1,84 @@
+//! `flowctl remove`: asks a running daemon to stop, then takes the table away, whether a daemon answered or not.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::exit::ExitCode;
+use super::{Options, configuration, output, run};
+use crate::daemon::{self, DaemonError, Removed};
+use crate::sink::ask::{AskError, ask};
+
+/// How long a daemon may take to end: it gives its last verdicts first.
+const PATIENCE_ATTEMPTS: u32 = 100;
+const PATIENCE_STEP: Duration = Duration::from_millis(100);
+const DEFAULT_TABLE: &str = "flowctl";
+
+/// Stops and removes.
+pub fn run(options: &Options) -> ExitCode {
+    let config = match configuration::look(options) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let table = config
+        .as_ref()
+        .map_or(DEFAULT_TABLE, |config| config.table.name.as_str());
+    let stopped = match stop(&options.socket_path(config.as_ref())) {
+        Ok(stopped) => stopped,
+        Err(error) => {
+            output::complain(error);
+            return ExitCode::Failure;
+        }
+    };
+    match remove(table, &options.state_dir, stopped) {
+        Ok(removed) => output::print(&render(&removed, &options.state_dir, stopped)),
+        Err(error) => run::complain(&error),
+    }
+}
+
+/// Whether a daemon was asked to stop.
+fn stop(socket: &Path) -> Result<bool, AskError> {
+    match ask(socket, "stop") {
+        Ok(_) | Err(AskError::Closed { .. }) => Ok(true),
+        Err(error) if error.is_unreachable() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes as soon as the daemon that was asked to stop has ended.
+fn remove(table: &str, state_dir: &Path, stopped: bool) -> Result<Removed, DaemonError> {
+    let attempts = if stopped { PATIENCE_ATTEMPTS } else { 1 };
+    let (_never, silence) = mpsc::channel::<()>();
+    let mut last = daemon::remove(table, state_dir);
+    for _ in 1..attempts {
+        match last {
+            Err(ref error) if error.is_another_instance() => {}
+            done => return done,
+        }
+        // Nothing is ever sent: this only waits.
+        let _ = silence.recv_timeout(PATIENCE_STEP);
+        last = daemon::remove(table, state_dir);
+    }
+    last
+}
+
+fn render(removed: &Removed, state_dir: &Path, stopped: bool) -> String {
+    let mut text = String::new();
+    if stopped {
+        text.push_str("stopped the daemon\n");
+    }
+    for table in &removed.tables {
+        text.push_str(&format!("removed table inet {table}\n"));
+    }
+    for sysctl in &removed.sysctls {
+        text.push_str(&format!("restored {sysctl}\n"));
+    }
+    if removed.tables.is_empty() {
+        text.push_str("no table of flowctl's was there\n");
+    }
+    text.push_str(&format!(
+        "totals and the log stay in {}\n",
+        state_dir.display()
+    ));
+    text
+}

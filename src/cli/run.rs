@@ -1,0 +1,106 @@
+//! `flowctl run`: the daemon in the foreground. On a terminal it draws the live status; elsewhere it writes each
+//! record of its log in words to standard error, where a service manager keeps it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::exit::ExitCode;
+use super::style::Style;
+use super::watch::Screen;
+use super::{Options, configuration, log_text, output, status};
+use crate::daemon::{self, Announce, Daemon, DaemonError};
+use crate::report::Report;
+
+/// Runs until SIGTERM, SIGINT or `flowctl remove`.
+pub fn run(options: &Options) -> ExitCode {
+    let config = match configuration::demand(options) {
+        Ok(config) => Arc::new(config),
+        Err(code) => return code,
+    };
+    let socket = options.socket_path(Some(&config));
+    let (reports, seen) = watch::channel(None);
+    let live = output::is_terminal();
+    let started = Daemon::start(daemon::Options {
+        config,
+        config_path: options.config_path(),
+        state_dir: options.state_dir.clone(),
+        socket,
+        signals: true,
+        announce: if live {
+            Box::new(|_| {})
+        } else {
+            announce(Style::of_stderr(
+                options.color,
+                options.units.unwrap_or_default(),
+            ))
+        },
+        reports,
+    });
+    let daemon = match started {
+        Ok(daemon) => daemon,
+        Err(error) => return complain(&error),
+    };
+    let style = options.style();
+    let drawing = live.then(|| {
+        std::thread::Builder::new()
+            .name("screen".into())
+            .spawn(move || draw(seen, &style))
+    });
+    let ended = daemon.run();
+    if let Some(Ok(thread)) = drawing {
+        // A panic of the thread was already printed by the panic hook.
+        let _ = thread.join();
+    }
+    match ended {
+        Ok(()) => ExitCode::Ok,
+        Err(error) => complain(&error),
+    }
+}
+
+/// Says why there is no daemon, and what to do.
+pub fn complain(error: &DaemonError) -> ExitCode {
+    if error.is_another_instance() {
+        output::complain(error);
+        ExitCode::AnotherInstance
+    } else if error.is_privilege() {
+        output::complain(format_args!(
+            "{error}; CAP_NET_ADMIN in this network namespace is missing: run it as root, or grant the capability"
+        ));
+        ExitCode::MissingPrivilege
+    } else {
+        output::complain(error);
+        ExitCode::Failure
+    }
+}
+
+fn announce(style: Style) -> Announce {
+    Box::new(move |record| output::complain_at_length(&log_text::render(record, &style)))
+}
+
+/// Draws each report until the daemon ends.
+fn draw(mut reports: watch::Receiver<Option<Arc<Report>>>, style: &Style) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else {
+        return;
+    };
+    let Ok(mut screen) = Screen::enter() else {
+        return;
+    };
+    while runtime.block_on(reports.changed()).is_ok() {
+        let report = reports.borrow_and_update().clone();
+        if let Some(report) = report {
+            let (width, height) = output::terminal_size().unwrap_or((style.width, 24));
+            let style = Style {
+                width,
+                height: Some(height),
+                ..style.clone()
+            };
+            if screen
+                .draw(&status::render(&report, &style), height)
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+}

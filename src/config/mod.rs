@@ -1,0 +1,223 @@
+//! The configuration, valid by construction: what the rest of flowctl works with. How the file is written and
+//! what is wrong with it is the business of the modules below; a `Config` has no problem left in it.
+
+mod counters;
+mod interfaces;
+mod keyword;
+mod load;
+mod prefix;
+mod problem;
+mod problems;
+mod rate;
+mod reader;
+mod settings;
+mod subnets;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod thresholds;
+mod tree;
+mod tree_json;
+mod tree_toml;
+mod value;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use load::{Format, LoadError, load, parse};
+pub use problem::{Problem, printable};
+
+use crate::units::{
+    BitRate, CounterName, DeviceName, InterfaceName, PacketRate, SubnetName, ThresholdName,
+};
+
+/// A whole configuration, every reference resolved and every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Time between two readings, 100 ms to 1 h.
+    pub tick: Duration,
+    /// The nftables table that flowctl owns.
+    pub table: TableConfig,
+    /// In the order of the file.
+    pub interfaces: Vec<Interface>,
+    /// In the order of the file.
+    pub subnets: Vec<Subnet>,
+    /// Implicit ones first (interfaces, then subnets), then the declared, in the order of the file.
+    pub counters: Vec<Counter>,
+    /// In the order of the file.
+    pub thresholds: Vec<Threshold>,
+    /// How closely to look.
+    pub drilldown: DrilldownConfig,
+    /// Where verdicts go.
+    pub log: LogConfig,
+    /// The Unix socket that `flowctl status` asks.
+    pub control: ControlConfig,
+}
+
+/// `[table]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableConfig {
+    /// The nftables table's name, family inet.
+    pub name: String,
+    /// Whether to own the table where the kernel can.
+    pub protect: Protect,
+}
+
+/// `table.protect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protect {
+    /// Owner and persist where the kernel has it, else plain and repaired.
+    Auto,
+    /// Plain and repaired.
+    Off,
+}
+
+/// `[interfaces.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interface {
+    /// The logical name.
+    pub name: InterfaceName,
+    /// At least one, none twice.
+    pub devices: Vec<DeviceName>,
+    /// What the link carries towards us; `None` when not said.
+    pub capacity_in: Option<BitRate>,
+    /// What the link carries away from us; `None` when not said.
+    pub capacity_out: Option<BitRate>,
+}
+
+/// `[subnets]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subnet {
+    /// The logical name.
+    pub name: SubnetName,
+    /// At least one; no host bits set; none inside another.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// One counter: implicit or from `[counters.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Counter {
+    /// Its name, in nftables too.
+    pub name: CounterName,
+    /// Which packets it counts.
+    pub selectors: Selectors,
+    /// Of its direction, summed over its interfaces; `None` when one of them says nothing.
+    pub capacity: Option<BitRate>,
+}
+
+/// What a packet must match. `None` means "any"; at least one is given. Every selector given must match; a list
+/// is a union.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selectors {
+    /// Interfaces it arrives by.
+    pub in_: Option<Vec<InterfaceName>>,
+    /// Interfaces it leaves by.
+    pub out: Option<Vec<InterfaceName>>,
+    /// Prefixes its source is in; none inside another.
+    pub from: Option<Vec<IpNet>>,
+    /// Prefixes its destination is in; none inside another.
+    pub to: Option<Vec<IpNet>>,
+}
+
+/// `[thresholds.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Threshold {
+    /// Its name.
+    pub name: ThresholdName,
+    /// The counter it watches.
+    pub counter: CounterName,
+    /// Where it is raised and cleared.
+    pub levels: Levels,
+    /// How long the rate must stay above raise before it fires; zero fires at the first reading.
+    pub hold: Duration,
+    /// How long the rate must stay at or below clear before it is idle again.
+    pub release: Duration,
+    /// Whether to look for the culprit.
+    pub drilldown: bool,
+}
+
+/// Raise and clear, of one kind; clear is at most raise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Levels {
+    /// Compared with the bit rate. A percentage of capacity is resolved to this.
+    Bits {
+        /// Above this it is pending.
+        raise: BitRate,
+        /// At or below this it is clearing.
+        clear: BitRate,
+    },
+    /// Compared with the packet rate.
+    Packets {
+        /// Above this it is pending.
+        raise: PacketRate,
+        /// At or below this it is clearing.
+        clear: PacketRate,
+    },
+}
+
+/// `[drilldown]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DrilldownConfig {
+    /// The shortest time between two conntrack dumps.
+    pub interval: Duration,
+    /// How many hosts and flows are named.
+    pub top: usize,
+    /// A drilldown ends with a verdict after this long, whatever the threshold says.
+    pub max_duration: Duration,
+    /// Share of one core that dumping may cost, 0 to 1.
+    pub cpu_budget: f64,
+    /// The first conntrack label bit that flowctl may use, 0 to 126; two bits an interface follow.
+    pub label_base: u8,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// Relative to the state directory.
+    pub path: PathBuf,
+    /// Rotated before it grows beyond this many bytes.
+    pub max_size: u64,
+    /// How many rotated files are kept.
+    pub keep: u32,
+}
+
+/// `[control]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ControlConfig {
+    /// The socket's path.
+    pub socket: PathBuf,
+}
+
+impl Config {
+    /// The interface of that name.
+    pub fn interface(&self, name: &InterfaceName) -> Option<&Interface> {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.name == *name)
+    }
+
+    /// The counter of that name.
+    pub fn counter(&self, name: &CounterName) -> Option<&Counter> {
+        self.counters.iter().find(|counter| counter.name == *name)
+    }
+
+    /// Whether any threshold asks for a drilldown: only then does flowctl use conntrack at all.
+    pub fn wants_conntrack(&self) -> bool {
+        self.thresholds.iter().any(|threshold| threshold.drilldown)
+    }
+
+    /// The conntrack label bits of the interface at `position` in `interfaces`: arrived by it, left by it.
+    pub fn label_bits(&self, position: usize) -> (u8, u8) {
+        let first = self.drilldown.label_base + 2 * position as u8;
+        (first, first + 1)
+    }
+}
+
+impl Selectors {
+    /// Whether this counts what leaves (forward and output) rather than what arrives (ingress).
+    pub fn leaves(&self) -> bool {
+        self.out.is_some() || self.to.is_some()
+    }
+}

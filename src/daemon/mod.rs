@@ -1,0 +1,382 @@
+//! The loop: waits for the next beat or the next message, reads the kernel, asks the engine, and hands what comes
+//! of it to sinks and drilldowns. It alone knows the time; everything that could make it wait has its own thread.
+
+pub mod clock;
+mod collector;
+mod errors;
+mod identity;
+mod ledger;
+mod lock;
+mod reload;
+mod removal;
+mod schedule;
+mod shell;
+mod sinks;
+mod start;
+mod table;
+mod vitals;
+mod watcher;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::drilldown::verdict::Verdict;
+use crate::engine::{Ask, Engine, Outcome, Progress};
+use crate::event::{Event, Record};
+use crate::kernel::monitor::Notice;
+use crate::meter::Meter;
+use crate::report::{Report, TableReport, TickReport};
+use crate::units::{Tick, Uptime};
+
+use collector::Collector;
+pub use errors::DaemonError;
+use identity::Identity;
+use ledger::Ledger;
+use reload::Loaded;
+pub use removal::{Removed, remove};
+use schedule::Schedule;
+use shell::Shell;
+pub use sinks::Announce;
+use sinks::{Job, Sinks};
+use table::{Reading, Table};
+use vitals::Vitals;
+use watcher::Watcher;
+
+/// Totals are saved at most this often, and never cost more than this share of the time.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// A save that must survive a power cut waits for the disk; it happens this often.
+const DURABLE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long verdicts are waited for when the daemon ends.
+const LAST_VERDICTS: Duration = Duration::from_secs(5);
+
+/// What a daemon is started with.
+pub struct Options {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where it was read from, to read it again on reload; `None` where it was not read from a file.
+    pub config_path: Option<PathBuf>,
+    /// Where totals and the log are.
+    pub state_dir: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Whether SIGTERM, SIGINT and SIGHUP are for this daemon.
+    pub signals: bool,
+    /// Shows records as they happen.
+    pub announce: Announce,
+    /// Where each report goes.
+    pub reports: watch::Sender<Option<Arc<Report>>>,
+}
+
+/// What reaches the loop.
+enum Message {
+    Stop { reason: String },
+    Reload,
+    Loaded(Result<Box<Loaded>, Vec<String>>),
+    Ruleset(Notice),
+    Progress(Box<Progress>),
+    Verdict(Box<Verdict>),
+    Trouble(Trouble),
+    Died { thread: &'static str, error: String },
+}
+
+/// Something besides the loop does not work, or works again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Trouble {
+    /// The health code.
+    code: &'static str,
+    /// `None` when it works again.
+    error: Option<String>,
+}
+
+/// Stops a daemon that runs in another thread of this process.
+#[derive(Clone)]
+pub struct Stopper(SyncSender<Message>);
+
+impl Stopper {
+    /// Asks for it; the daemon ends soon after.
+    pub fn stop(&self, reason: &str) {
+        // A daemon that is gone has nothing left to stop.
+        let _ = self.0.send(Message::Stop {
+            reason: reason.to_owned(),
+        });
+    }
+}
+
+/// A daemon at work.
+pub struct Daemon {
+    config: Arc<Config>,
+    config_path: Option<PathBuf>,
+    identity: Identity,
+    inbox: Receiver<Message>,
+    sender: SyncSender<Message>,
+    table: Table,
+    meter: Meter,
+    engine: Engine,
+    ledger: Ledger,
+    schedule: Schedule,
+    sequence: u64,
+    last_reading: Reading,
+    repairs: u64,
+    started: Uptime,
+    saved_at: Uptime,
+    saved_durably_at: Uptime,
+    vitals: Vitals,
+    reports: watch::Sender<Option<Arc<Report>>>,
+    collector: Collector,
+    sinks: Sinks,
+    shell: Shell,
+    watcher: Watcher,
+    _socket: crate::sink::socket::SocketFile,
+    _lock: lock::InstanceLock,
+}
+
+impl Daemon {
+    /// Something to stop it with.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.sender.clone())
+    }
+
+    /// Runs until it is told to stop. The table stays and goes on counting.
+    pub fn run(mut self) -> Result<(), DaemonError> {
+        let reason = loop {
+            let wait = self.schedule.wait(clock::monotonic());
+            if wait.is_zero() {
+                self.tick()?;
+                self.schedule.made(clock::monotonic());
+                continue;
+            }
+            match self.inbox.recv_timeout(wait) {
+                Ok(Message::Stop { reason }) => break reason,
+                Ok(message) => self.handle(message)?,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        };
+        self.stop(reason)
+    }
+
+    fn handle(&mut self, message: Message) -> Result<(), DaemonError> {
+        match message {
+            // The loop has taken it out already.
+            Message::Stop { .. } => {}
+            Message::Reload => self.load_configuration(),
+            Message::Loaded(loaded) => self.reload(loaded)?,
+            Message::Ruleset(notice) => self.repair(&cause_of(&notice))?,
+            Message::Progress(progress) => {
+                let outcome = self.engine.explain(clock::tick(self.sequence), *progress);
+                self.carry_out(outcome);
+            }
+            Message::Verdict(verdict) => {
+                let outcome = self.engine.conclude(*verdict);
+                self.carry_out(outcome);
+                self.publish();
+            }
+            Message::Trouble(trouble) => self.note_trouble(trouble),
+            Message::Died { thread, error } => return Err(DaemonError::Thread { thread, error }),
+        }
+        Ok(())
+    }
+
+    /// One beat: read, observe, publish, save.
+    fn tick(&mut self) -> Result<(), DaemonError> {
+        self.sequence += 1;
+        let reading = match self.table.read(&mut self.meter, self.sequence) {
+            Ok(reading) => reading,
+            Err(error) => {
+                self.note_trouble(Trouble {
+                    code: "reading_failed",
+                    error: Some(error.to_string()),
+                });
+                return Ok(());
+            }
+        };
+        self.note_trouble(Trouble {
+            code: "reading_failed",
+            error: None,
+        });
+        self.last_reading = reading;
+        let outcome = self.engine.observe(reading.tick, &self.meter);
+        let reset = outcome
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Reset { .. }));
+        self.carry_out(outcome);
+        if reading.missing > 0 {
+            self.repair("counters were missing")?;
+        }
+        self.check_vitals();
+        self.publish();
+        if reset {
+            self.save(false);
+        } else {
+            self.save_if_due();
+        }
+        Ok(())
+    }
+
+    /// Puts the table in force again and says what the interruption may have cost.
+    fn repair(&mut self, cause: &str) -> Result<(), DaemonError> {
+        let from = self.last_reading.tick.wall;
+        match self.table.repair(&mut self.meter) {
+            Ok(bound_bytes) => {
+                self.repairs += 1;
+                let gap = Event::Gap {
+                    from,
+                    to: clock::wall(),
+                    bound_bytes,
+                    cause: cause.to_owned(),
+                };
+                self.log(gap);
+                self.note_trouble(Trouble {
+                    code: "repair_failed",
+                    error: None,
+                });
+                self.save(false);
+            }
+            // The next tick finds counters missing and tries again.
+            Err(error) => self.note_trouble(Trouble {
+                code: "repair_failed",
+                error: Some(error.to_string()),
+            }),
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, outcome: Outcome) {
+        for ask in outcome.asks {
+            self.ask(ask);
+        }
+        for event in outcome.events {
+            self.log(event);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        if !self.collector.take(ask) {
+            self.note_trouble(Trouble {
+                code: "drilldown_failed",
+                error: Some("the thread that follows flows does not keep up".to_owned()),
+            });
+        }
+    }
+
+    fn log(&mut self, event: Event) {
+        self.sinks.take(Job::Record(Box::new(Record {
+            time: clock::wall(),
+            event,
+        })));
+    }
+
+    fn publish(&mut self) {
+        let now = clock::uptime();
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            time: self.last_reading.tick.wall,
+            uptime_seconds: now.since(self.started).as_secs_f64(),
+            tick: TickReport {
+                sequence: self.sequence,
+                interval_seconds: self.config.tick.as_secs_f64(),
+                missed: self.schedule.missed(),
+                read_microseconds: self.last_reading.took.as_micros() as u64,
+            },
+            table: TableReport {
+                name: self.config.table.name.clone(),
+                repairs: self.repairs,
+            },
+            counters: Arc::new(self.engine.counter_reports(&self.meter)),
+            thresholds: self.engine.threshold_reports(),
+            drilldowns: self.engine.drilldown_reports(),
+            last_verdict: self.engine.last_verdict(),
+            health: self.vitals.health(self.sinks.lost()),
+            cost: clock::cost(),
+        };
+        self.reports.send_replace(Some(Arc::new(report)));
+    }
+
+    fn save_if_due(&mut self) {
+        let now = clock::uptime();
+        let durable = now.since(self.saved_durably_at) >= DURABLE_SAVE_INTERVAL;
+        if durable || now.since(self.saved_at) >= SAVE_INTERVAL {
+            self.save(durable);
+        }
+    }
+
+    /// Hands the totals to the sinks. What is lost here is saved with the next tick.
+    fn save(&mut self, durable: bool) {
+        self.ledger.remember(&self.meter);
+        let saved = self.ledger.saved(
+            &self.identity,
+            &self.config.table.name,
+            self.table.handle(),
+            self.last_reading.tick,
+        );
+        self.sinks.take(Job::Totals {
+            saved: Box::new(saved),
+            durable,
+        });
+        self.saved_at = clock::uptime();
+        if durable {
+            self.saved_durably_at = self.saved_at;
+        }
+    }
+
+    /// One last reading, the verdicts of what goes on, the totals; then every thread ends.
+    fn stop(mut self, reason: String) -> Result<(), DaemonError> {
+        self.tick()?;
+        let outcome = self.engine.stop(self.last_reading.tick, &self.meter);
+        let awaited = outcome
+            .asks
+            .iter()
+            .filter(|ask| matches!(ask, Ask::End(_)))
+            .count();
+        self.carry_out(outcome);
+        self.await_verdicts(awaited);
+        self.log(Event::Stopped { reason });
+        self.save(true);
+        drop(self.inbox);
+        self.watcher.finish();
+        self.collector.finish();
+        self.sinks.finish();
+        self.shell.finish();
+        Ok(())
+    }
+
+    fn await_verdicts(&mut self, mut awaited: usize) {
+        let until = clock::monotonic() + LAST_VERDICTS;
+        while awaited > 0 {
+            let wait = until.saturating_duration_since(clock::monotonic());
+            match self.inbox.recv_timeout(wait) {
+                Ok(Message::Verdict(verdict)) => {
+                    awaited -= 1;
+                    let outcome = self.engine.conclude(*verdict);
+                    self.carry_out(outcome);
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn cause_of(notice: &Notice) -> String {
+    match notice {
+        Notice::Touched { by: Some(program) } => format!("the table was changed by {program}"),
+        Notice::Touched { by: None } => "the table was changed".to_owned(),
+        Notice::Lost => "notifications of ruleset changes were lost".to_owned(),
+        Notice::Quiet => "nothing".to_owned(),
+    }
+}
+
+/// A moment before any reading was made.
+fn never(tick: Tick) -> Reading {
+    Reading {
+        tick,
+        took: Duration::ZERO,
+        missing: 0,
+    }
+}

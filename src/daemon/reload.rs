@@ -1,0 +1,159 @@
+//! Another configuration while the daemon runs: read on a thread of its own, then carried out between two ticks.
+//! A file with problems changes nothing.
+
+use std::sync::Arc;
+
+use super::sinks::Job;
+use super::{Daemon, DaemonError, Message, clock};
+use crate::config::{self, Config};
+use crate::event::{ConfigResult, Event};
+use crate::plan;
+use crate::plan::ruleset::Ruleset;
+
+/// A configuration that may be carried out.
+pub struct Loaded {
+    config: Arc<Config>,
+    ruleset: Ruleset,
+}
+
+impl Daemon {
+    pub(super) fn load_configuration(&mut self) {
+        let Some(path) = self.config_path.clone() else {
+            return;
+        };
+        let sender = self.sender.clone();
+        let load = move || {
+            let loaded = config::load(&path).map(|config| {
+                let ruleset = plan::compile(&config);
+                Box::new(Loaded {
+                    config: Arc::new(config),
+                    ruleset,
+                })
+            });
+            // A daemon that has ended meanwhile needs no configuration.
+            let _ = sender.send(Message::Loaded(loaded.map_err(|error| error.messages())));
+        };
+        if let Err(error) = std::thread::Builder::new()
+            .name("loader".into())
+            .spawn(load)
+        {
+            self.reject(vec![format!("cannot start a thread to read it: {error}")]);
+        }
+    }
+
+    pub(super) fn reload(
+        &mut self,
+        loaded: Result<Box<Loaded>, Vec<String>>,
+    ) -> Result<(), DaemonError> {
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                self.reject(problems);
+                return Ok(());
+            }
+        };
+        if loaded.config.table.name != self.config.table.name {
+            self.reject(vec![
+                "table.name cannot change while flowctl runs: restart it".to_owned(),
+            ]);
+            return Ok(());
+        }
+        // Counters that go are read once more.
+        self.tick()?;
+        if let Err(error) = self.table.change(loaded.ruleset) {
+            self.reject(vec![error.to_string()]);
+            return Ok(());
+        }
+        self.adopt(loaded.config);
+        Ok(())
+    }
+
+    fn adopt(&mut self, config: Arc<Config>) {
+        let old = std::mem::replace(&mut self.config, Arc::clone(&config));
+        let mut messages = differences(&old, &config);
+        self.ledger.remember(&self.meter);
+        self.ledger
+            .forget_kernel_values(|name| config.counter(name).is_none());
+        let names = config.counters.iter().map(|counter| counter.name.clone());
+        let meter = self
+            .meter
+            .reconfigured(names, |name| self.ledger.carried(name));
+        let outcome =
+            self.engine
+                .reconfigure(Arc::clone(&config), self.last_reading.tick, &self.meter);
+        self.meter = meter;
+        self.carry_out(outcome);
+        self.collector.reconfigure(Arc::clone(&config));
+        self.schedule.set_interval(config.tick, clock::monotonic());
+        if config.log != old.log {
+            self.sinks.take(Job::Log(config.log.clone()));
+        }
+        messages.extend(self.prepare_conntrack());
+        self.log(Event::Config {
+            result: ConfigResult::Reloaded,
+            messages,
+        });
+        self.save(false);
+    }
+
+    fn reject(&mut self, messages: Vec<String>) {
+        self.log(Event::Config {
+            result: ConfigResult::Rejected,
+            messages,
+        });
+    }
+}
+
+/// What is worth saying about a change.
+fn differences(old: &Config, new: &Config) -> Vec<String> {
+    let mut messages = Vec::new();
+    let count = |what: &str, old: Vec<&str>, new: Vec<&str>, messages: &mut Vec<String>| {
+        let added: Vec<&str> = new
+            .iter()
+            .filter(|name| !old.contains(name))
+            .copied()
+            .collect();
+        let removed: Vec<&str> = old
+            .iter()
+            .filter(|name| !new.contains(name))
+            .copied()
+            .collect();
+        for (word, names) in [("added", added), ("removed", removed)] {
+            if !names.is_empty() {
+                messages.push(format!("{what} {word}: {}", names.join(", ")));
+            }
+        }
+    };
+    let counters = |config: &'_ Config| {
+        config
+            .counters
+            .iter()
+            .map(|c| c.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let thresholds = |config: &'_ Config| {
+        config
+            .thresholds
+            .iter()
+            .map(|t| t.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let (a, b) = (counters(old), counters(new));
+    count(
+        "counters",
+        a.iter().map(|n| n.as_str()).collect(),
+        b.iter().map(|n| n.as_str()).collect(),
+        &mut messages,
+    );
+    let (a, b) = (thresholds(old), thresholds(new));
+    count(
+        "thresholds",
+        a.iter().map(|n| n.as_str()).collect(),
+        b.iter().map(|n| n.as_str()).collect(),
+        &mut messages,
+    );
+    if old.control != new.control {
+        messages.push("control.socket takes effect at the next start".to_owned());
+    }
+    messages
+}

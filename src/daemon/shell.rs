@@ -1,0 +1,111 @@
+//! The thread that faces outside: signals and the control socket, on a current-thread runtime. It reaches the loop
+//! only through the inbox and reads only finished reports.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use super::Message;
+use crate::report::Report;
+use crate::sink::control::{self, ControlRequest, Limits, Peer};
+
+/// Reports, each replacing the one before; `None` before the first tick.
+pub type Reports = watch::Receiver<Option<Arc<Report>>>;
+
+/// The running thread.
+pub struct Shell {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Shell {
+    /// Serves `listener` and, if asked to, listens for SIGTERM, SIGINT and SIGHUP.
+    pub fn start(
+        listener: std::os::unix::net::UnixListener,
+        reports: Reports,
+        inbox: SyncSender<Message>,
+        signals: bool,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let guard = runtime.enter();
+        let listener = UnixListener::from_std(listener)?;
+        let signals = signals.then(Signals::listen).transpose()?;
+        drop(guard);
+        let requests = inbox.clone();
+        let thread = std::thread::Builder::new()
+            .name("shell".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = control::serve(listener, reports, requests, Limits::default()) => {}
+                        () = Signals::forward(signals, inbox) => {}
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Shell { stop, thread })
+    }
+
+    /// Ends the thread; open connections are closed.
+    pub fn finish(self) {
+        let _ = self.stop.send(());
+        // A panic of the thread was already printed by the panic hook.
+        let _ = self.thread.join();
+    }
+}
+
+impl From<ControlRequest> for Message {
+    fn from(request: ControlRequest) -> Message {
+        let by = |peer: Peer| match peer.pid {
+            Some(pid) => format!("asked by process {pid} of user {}", peer.uid),
+            None => format!("asked by user {}", peer.uid),
+        };
+        match request {
+            ControlRequest::Stop(peer) => Message::Stop { reason: by(peer) },
+            ControlRequest::Reload(_) => Message::Reload,
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn forward(signals: Option<Signals>, inbox: SyncSender<Message>) {
+        let Some(mut signals) = signals else {
+            return std::future::pending().await;
+        };
+        loop {
+            let message = tokio::select! {
+                _ = signals.terminate.recv() => Message::Stop { reason: "SIGTERM".to_owned() },
+                _ = signals.interrupt.recv() => Message::Stop { reason: "SIGINT".to_owned() },
+                _ = signals.hang_up.recv() => Message::Reload,
+            };
+            // A full inbox means that the loop is behind: it must still hear this.
+            let inbox = inbox.clone();
+            let sent = tokio::task::spawn_blocking(move || inbox.send(message).is_ok()).await;
+            if !sent.unwrap_or(false) {
+                return std::future::pending().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is wrong now: the judgement of the facts, made every few seconds, and the troubles that threads report.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Daemon, Trouble, clock};
+use crate::config::Config;
+use crate::event::Event;
+use crate::health::{self, Facts};
+use crate::kernel::facts;
+use crate::report::{Health, Severity};
+use crate::units::Uptime;
+
+/// The facts change slowly and cost a few file reads.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is wrong, by whom it was found.
+#[derive(Debug, Default)]
+pub struct Vitals {
+    judged: Vec<Health>,
+    troubles: BTreeMap<&'static str, Health>,
+    checked_at: Option<Uptime>,
+}
+
+impl Vitals {
+    /// Everything wrong now, and that records were lost if so.
+    pub fn health(&self, lost: u64) -> Vec<Health> {
+        let mut all: Vec<Health> = self
+            .troubles
+            .values()
+            .chain(&self.judged)
+            .cloned()
+            .collect();
+        if lost > 0 {
+            all.push(health::entry(
+                "records_lost",
+                Severity::Warning,
+                format!("{lost} records or saves were lost because the disk was too slow"),
+                "move the state directory to a faster disk",
+            ));
+        }
+        all
+    }
+
+    /// Judges the facts again; returns what came and what went, as records.
+    fn judge(&mut self, config: &Config, facts: &Facts) -> Vec<Event> {
+        let judged = health::judge(config, facts);
+        let mut events = Vec::new();
+        let lacks = |list: &[Health], code: &str| !list.iter().any(|entry| entry.code == code);
+        events.extend(
+            judged
+                .iter()
+                .filter(|entry| lacks(&self.judged, &entry.code))
+                .map(|e| event(e, true)),
+        );
+        events.extend(
+            self.judged
+                .iter()
+                .filter(|entry| lacks(&judged, &entry.code))
+                .map(|e| event(e, false)),
+        );
+        self.judged = judged;
+        events
+    }
+
+    fn note(&mut self, trouble: Trouble) -> Option<Event> {
+        match trouble.error {
+            Some(message) => {
+                let found = health::entry(
+                    trouble.code,
+                    Severity::Error,
+                    message,
+                    fix_for(trouble.code),
+                );
+                let known = self.troubles.insert(trouble.code, found.clone());
+                known.is_none().then(|| event(&found, true))
+            }
+            None => self
+                .troubles
+                .remove(trouble.code)
+                .map(|gone| event(&gone, false)),
+        }
+    }
+}
+
+fn fix_for(code: &str) -> &'static str {
+    match code {
+        "log_write_failed" | "totals_write_failed" => {
+            "free space in the state directory and check its permissions"
+        }
+        "repair_failed" => "look at `nft list tables`; the repair is tried again at every tick",
+        _ => "it is tried again at every tick; see `flowctl doctor`",
+    }
+}
+
+fn event(health: &Health, active: bool) -> Event {
+    Event::Health {
+        code: health.code.clone(),
+        severity: health.severity,
+        message: health.message.clone(),
+        fix: health.fix.clone(),
+        active,
+    }
+}
+
+impl Daemon {
+    pub(super) fn note_trouble(&mut self, trouble: Trouble) {
+        if let Some(event) = self.vitals.note(trouble) {
+            self.log(event);
+        }
+    }
+
+    pub(super) fn check_vitals(&mut self) {
+        let now = clock::uptime();
+        if self
+            .vitals
+            .checked_at
+            .is_some_and(|at| now.since(at) < INTERVAL)
+        {
+            return;
+        }
+        self.vitals.checked_at = Some(now);
+        match facts::gather(self.table.nftables(), &self.config.table.name) {
+            Ok(facts) => {
+                for event in self.vitals.judge(&self.config, &facts) {
+                    self.log(event);
+                }
+                self.note_trouble(Trouble {
+                    code: "facts_unknown",
+                    error: None,
+                });
+            }
+            Err(error) => self.note_trouble(Trouble {
+                code: "facts_unknown",
+                error: Some(error.to_string()),
+            }),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The rules of attribution, one test each.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm)]
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{
+    Config, ControlConfig, Counter, DrilldownConfig, Interface, LogConfig, Protect, Selectors,
+    Subnet, TableConfig,
+};
+use crate::drilldown::attribution::{Attribution, Belongs};
+use crate::drilldown::scope::Scope;
+use crate::kernel::conntrack::{Detail, FlowRecord, Tuple};
+use crate::units::{CounterName, DeviceName, InterfaceName, SubnetName};
+
+const ROUTER: &str = "192.168.1.1";
+const UPLINK: &str = "198.51.100.7";
+const HOST: &str = "192.168.1.5";
+const FAR: &str = "203.0.113.9";
+
+/// Label bits: wan 64 and 65, lan 66 and 67, tunnel 68 and 69, all (which shares a device with lan) 70 and 71.
+fn config() -> Config {
+    let interface = |(name, devices): (&str, &[&str])| Interface {
+        name: InterfaceName::new(name).unwrap(),
+        devices: devices
+            .iter()
+            .map(|name| DeviceName::new(name).unwrap())
+            .collect(),
+        capacity_in: None,
+        capacity_out: None,
+    };
+    let interfaces: [(&str, &[&str]); 4] = [
+        ("wan", &["ppp0"]),
+        ("lan", &["br0", "wg0"]),
+        ("tunnel", &["tun0"]),
+        ("all", &["br0", "eth9"]),
+    ];
+    Config {
+        tick: Duration::from_secs(1),
+        table: TableConfig {
+            name: "flowctl".to_owned(),
+            protect: Protect::Auto,
+        },
+        interfaces: interfaces.map(interface).into(),
+        subnets: vec![Subnet {
+            name: SubnetName::new("home").unwrap(),
+            prefixes: vec!["192.168.1.0/24".parse().unwrap()],
+        }],
+        counters: Vec::new(),
+        thresholds: Vec::new(),
+        drilldown: DrilldownConfig {
+            interval: Duration::from_secs(1),
+            top: 10,
+            max_duration: Duration::from_secs(600),
+            cpu_budget: 0.05,
+            label_base: 64,
+        },
+        log: LogConfig {
+            path: PathBuf::from("log"),
+            max_size: 1,
+            keep: 1,
+        },
+        control: ControlConfig {
+            socket: PathBuf::from("socket"),
+        },
+    }
+}
+
+/// Selectors as words: `in=wan from=192.168.1.0/24`; lists with commas.
+fn scope(words: &str) -> Scope {
+    let mut selectors = Selectors::default();
+    for (key, list) in words
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+    {
+        let interfaces = || {
+            list.split(',')
+                .map(|name| InterfaceName::new(name).unwrap())
+        };
+        let prefixes = || list.split(',').map(|net| net.parse().unwrap());
+        match key {
+            "in" => selectors.in_ = Some(interfaces().collect()),
+            "out" => selectors.out = Some(interfaces().collect()),
+            "from" => selectors.from = Some(prefixes().collect()),
+            "to" => selectors.to = Some(prefixes().collect()),
+            _ => panic!("{key}"),
+        }
+    }
+    let counter = Counter {
+        name: CounterName::new("counter").unwrap(),
+        selectors,
+        capacity: None,
+    };
+    Scope::new(&config(), &counter, &[address(ROUTER), address(UPLINK)])
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A flow without NAT whose first packets set `labels`.
+fn flow(opener: &str, peer: &str, labels: &[u8]) -> FlowRecord {
+    let tuple = |source, destination| Tuple {
+        source: address(source),
+        destination: address(destination),
+        protocol: 17,
+        detail: Detail::Ports {
+            source: 1,
+            destination: 2,
+        },
+    };
+    let bits = labels.iter().fold(0, |bits, label| bits | 1u128 << label);
+    FlowRecord {
+        original: tuple(opener, peer),
+        reply: tuple(peer, opener),
+        zone: 0,
+        id: 1,
+        status: 0,
+        original_volume: None,
+        reply_volume: None,
+        start: None,
+        stop: None,
+        labels: (bits != 0).then_some(bits),
+        mark: 0,
+        tcp_state: None,
+    }
+}
+
+/// Original, reply.
+fn belongs(words: &str, flow: &FlowRecord) -> (bool, bool) {
+    match scope(words).attribute(flow) {
+        Attribution::Belongs(belongs) => (belongs.original, belongs.reply),
+        Attribution::Foreign => (false, false),
+        Attribution::Unlabelled => panic!("unlabelled"),
+    }
+}
+
+const ORIGINAL: (bool, bool) = (true, false);
+const REPLY: (bool, bool) = (false, true);
+const BOTH: (bool, bool) = (true, true);
+const NEITHER: (bool, bool) = (false, false);
+
+#[test]
+fn an_upload_and_a_port_forward_are_told_apart() {
+    let upload = flow(HOST, FAR, &[66, 65]);
+    let forward = flow(FAR, HOST, &[64, 67]);
+    assert_eq!(belongs("in=lan", &upload), ORIGINAL);
+    assert_eq!(belongs("in=wan", &upload), REPLY);
+    assert_eq!(belongs("out=wan", &upload), ORIGINAL);
+    assert_eq!(belongs("out=lan", &upload), REPLY);
+    assert_eq!(belongs("in=wan", &forward), ORIGINAL);
+    assert_eq!(belongs("out=wan", &forward), REPLY);
+    assert_eq!(belongs("in=lan out=wan", &forward), REPLY);
+}
+
+#[test]
+fn every_selector_must_match_and_a_list_is_a_union() {
+    let upload = flow(HOST, FAR, &[66, 65]);
+    assert_eq!(belongs("from=192.168.1.0/24 out=wan", &upload), ORIGINAL);
+    assert_eq!(belongs("from=192.168.1.0/24 out=tunnel", &upload), NEITHER);
+    assert_eq!(belongs("out=tunnel,wan", &upload), ORIGINAL);
+    assert_eq!(belongs("in=wan,lan", &upload), BOTH);
+    assert_eq!(belongs("from=10.0.0.0/8,192.168.1.4/31", &upload), ORIGINAL);
+    assert_eq!(belongs("to=192.168.1.0/24", &upload), REPLY);
+    assert_eq!(
+        belongs("from=192.168.1.0/24 to=192.168.1.0/24", &upload),
+        NEITHER
+    );
+}
+
+#[test]
+fn inside_addresses_count_not_those_of_the_nat() {
+    let mut upload = flow(HOST, FAR, &[66, 65]);
+    upload.reply.destination = address(UPLINK);
+    assert_eq!(belongs("to=192.168.1.0/24", &upload), REPLY);
+    let mut forward = flow(FAR, UPLINK, &[64, 67]);
+    forward.reply.source = address(HOST);
+    assert_eq!(belongs("to=192.168.1.0/24", &forward), ORIGINAL);
+    assert_eq!(belongs("from=192.168.1.0/24 out=wan", &forward), REPLY);
+}
+
+#[test]
+fn what_is_for_the_router_arrives_but_never_leaves() {
+    let query = flow(HOST, ROUTER, &[66]);
+    assert_eq!(belongs("in=lan", &query), ORIGINAL);
+    assert_eq!(belongs("from=192.168.1.0/24", &query), ORIGINAL);
+    assert_eq!(belongs("to=192.168.1.0/24", &query), REPLY);
+    assert_eq!(belongs("out=lan", &query), REPLY);
+    assert_eq!(
+        belongs("from=192.168.1.0/24 to=192.168.1.0/24", &query),
+        REPLY
+    );
+}
+
+#[test]
+fn what_the_router_makes_leaves_but_never_arrives() {
+    let update = flow(UPLINK, FAR, &[65]);
+    assert_eq!(belongs("out=wan", &update), ORIGINAL);
+    assert_eq!(belongs("in=wan", &update), REPLY);
+    assert_eq!(belongs("from=198.51.100.0/24", &update), NEITHER);
+    assert_eq!(belongs("from=198.51.100.0/24 out=wan", &update), ORIGINAL);
+    assert_eq!(belongs("in=lan out=wan", &update), NEITHER);
+    let unlabelled = flow(UPLINK, FAR, &[]);
+    let through = scope("in=lan out=wan");
+    assert_eq!(
+        through.attribute(&unlabelled),
+        Attribution::Foreign,
+        "no output, no input"
+    );
+    assert_eq!(belongs("to=203.0.113.0/24", &update), ORIGINAL);
+    let loopback = flow("127.0.0.1", "127.0.0.1", &[]);
+    assert_eq!(belongs("from=127.0.0.0/8", &loopback), NEITHER);
+    assert_eq!(belongs("to=127.0.0.0/8", &loopback), NEITHER);
+}
+
+#[test]
+fn link_local_groups_are_not_forwarded() {
+    let mdns = flow(HOST, "224.0.0.251", &[66]);
+    assert_eq!(belongs("to=224.0.0.0/4", &mdns), NEITHER);
+    assert_eq!(belongs("from=192.168.1.0/24", &mdns), ORIGINAL);
+    let routers = flow(ROUTER, "224.0.0.5", &[67]);
+    assert_eq!(belongs("to=224.0.0.0/4", &routers), ORIGINAL);
+}
+
+#[test]
+fn between_two_hosts_of_one_subnet_both_directions_belong() {
+    let pair = flow(HOST, "192.168.1.6", &[66, 67]);
+    for words in [
+        "in=lan",
+        "out=lan",
+        "from=192.168.1.0/24",
+        "to=192.168.1.0/24",
+    ] {
+        assert_eq!(belongs(words, &pair), BOTH, "{words}");
+    }
+}
+
+#[test]
+fn a_flow_without_our_labels_is_set_apart_where_an_interface_is_asked() {
+    let old = flow(HOST, FAR, &[]);
+    let foreign_label = flow(HOST, FAR, &[3]);
+    assert_eq!(scope("out=wan").attribute(&old), Attribution::Unlabelled);
+    assert_eq!(
+        scope("out=wan").attribute(&foreign_label),
+        Attribution::Unlabelled
+    );
+    assert_eq!(
+        scope("out=wan from=10.0.0.0/8").attribute(&old),
+        Attribution::Foreign
+    );
+    assert_eq!(belongs("from=192.168.1.0/24", &old), ORIGINAL);
+}
+
+#[test]
+fn labels_of_two_interfaces_without_a_common_device_are_approximate() {
+    let approximate =
+        |words: &str, labels: &[u8]| match scope(words).attribute(&flow(HOST, FAR, labels)) {
+            Attribution::Belongs(Belongs { approximate, .. }) => approximate,
+            other => panic!("{other:?}"),
+        };
+    assert!(!approximate("out=wan", &[66, 65]));
+    assert!(approximate("out=wan", &[66, 65, 69]));
+    assert!(
+        approximate("in=wan", &[66, 65, 69]),
+        "replies arrive where the first packets left"
+    );
+    assert!(
+        !approximate("out=wan,tunnel", &[66, 65, 69]),
+        "a member either way"
+    );
+    assert!(
+        !approximate("in=lan", &[66, 70, 65]),
+        "both have the device"
+    );
+    assert!(
+        !approximate("out=wan", &[66, 68, 65]),
+        "the other side contradicts itself"
+    );
+}
+
+#[test]
+fn a_host_is_in_a_subnet_else_the_routers_else_not_facing_the_interface() {
+    let host = |words: &str, sender: &str, receiver: &str| {
+        scope(words)
+            .host(address(sender), address(receiver))
+            .to_string()
+    };
+    assert_eq!(host("out=wan", FAR, HOST), HOST);
+    assert_eq!(host("in=wan", HOST, UPLINK), HOST);
+    assert_eq!(host("in=wan", FAR, UPLINK), UPLINK);
+    assert_eq!(host("in=wan", FAR, "10.9.9.9"), "10.9.9.9");
+    assert_eq!(host("out=wan", "10.9.9.9", FAR), "10.9.9.9");
+    assert_eq!(host("from=10.9.0.0/16", "10.9.9.9", FAR), "10.9.9.9");
+    assert_eq!(host("to=10.9.0.0/16", FAR, "10.9.9.9"), "10.9.9.9");
+}
+
+#[test]
+fn where_both_ends_are_inside_it_is_the_sender_of_what_arrives_and_the_receiver_of_what_leaves() {
+    for (words, expected) in [
+        ("in=lan", HOST),
+        ("from=192.168.1.0/24", HOST),
+        ("out=lan", ROUTER),
+        ("to=192.168.1.0/24", ROUTER),
+    ] {
+        assert_eq!(
+            scope(words)
+                .host(address(HOST), address(ROUTER))
+                .to_string(),
+            expected,
+            "{words}"
+        );
+    }
+}

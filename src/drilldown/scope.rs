@@ -1,0 +1,139 @@
+//! What one counter's selectors mean for flows: the address sets, the label bits, the router's own addresses. Built
+//! once a drilldown; `attribution` asks it for every flow.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::config::{Config, Counter, Interface};
+use crate::drilldown::prefixes::PrefixSet;
+use crate::units::{CounterName, InterfaceName};
+
+/// The flows that a counter could have counted.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    pub(super) counter: CounterName,
+    pub(super) from: Option<PrefixSet>,
+    pub(super) to: Option<PrefixSet>,
+    pub(super) in_: Option<InterfaceChoice>,
+    pub(super) out: Option<InterfaceChoice>,
+    /// Whether the counter stands in forward and output rather than in ingress.
+    pub(super) leaves: bool,
+    /// Every label bit that flowctl sets.
+    pub(super) our_labels: u128,
+    subnets: PrefixSet,
+    own: BTreeSet<IpAddr>,
+}
+
+impl Scope {
+    /// The scope of `counter`; `own` are the router's addresses, on all devices.
+    pub fn new(config: &Config, counter: &Counter, own: &[IpAddr]) -> Self {
+        let selectors = &counter.selectors;
+        let prefixes = |list: &Option<Vec<_>>| {
+            let list = list.as_ref()?;
+            Some(PrefixSet::new(list.iter().copied()))
+        };
+        let choice = |list: &Option<Vec<_>>| {
+            let list = list.as_ref()?;
+            Some(InterfaceChoice::new(config, list))
+        };
+        let subnets = config.subnets.iter().flat_map(|subnet| &subnet.prefixes);
+        Scope {
+            counter: counter.name.clone(),
+            from: prefixes(&selectors.from),
+            to: prefixes(&selectors.to),
+            in_: choice(&selectors.in_),
+            out: choice(&selectors.out),
+            leaves: selectors.leaves(),
+            our_labels: (0..config.interfaces.len())
+                .map(|position| label(config, position))
+                .fold(0, |all, bits| all | bits.arrived | bits.left),
+            subnets: PrefixSet::new(subnets.copied()),
+            own: own.iter().copied().collect(),
+        }
+    }
+
+    /// Whether `address` is in a configured subnet.
+    pub fn in_subnet(&self, address: IpAddr) -> bool {
+        self.subnets.contains(address)
+    }
+
+    /// Whether `address` is one of the router's own.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.own.contains(&address)
+    }
+}
+
+/// Label bits that a flow's packets of the original direction set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LabelBits {
+    /// Of the interfaces that they arrived by.
+    pub arrived: u128,
+    /// Of the interfaces that they left by.
+    pub left: u128,
+}
+
+/// The interfaces that an `in` or `out` selector names, as label bits.
+#[derive(Debug, Clone)]
+pub(super) struct InterfaceChoice {
+    /// Of all of them.
+    pub chosen: LabelBits,
+    /// Of each of them, with the bits that contradict it: those of interfaces not chosen that share no device with it.
+    pub rivals: Vec<(LabelBits, LabelBits)>,
+}
+
+impl InterfaceChoice {
+    fn new(config: &Config, names: &[InterfaceName]) -> Self {
+        let none = LabelBits {
+            arrived: 0,
+            left: 0,
+        };
+        let mut choice = InterfaceChoice {
+            chosen: none,
+            rivals: Vec::new(),
+        };
+        for (position, interface) in chosen(config, names, true) {
+            let bits = label(config, position);
+            let rivals = chosen(config, names, false)
+                .filter(|(_, other)| !share_device(interface, other))
+                .fold(none, |all, (other, _)| all.with(label(config, other)));
+            choice.chosen = choice.chosen.with(bits);
+            choice.rivals.push((bits, rivals));
+        }
+        choice
+    }
+}
+
+impl LabelBits {
+    fn with(self, other: LabelBits) -> LabelBits {
+        LabelBits {
+            arrived: self.arrived | other.arrived,
+            left: self.left | other.left,
+        }
+    }
+}
+
+fn chosen<'a>(
+    config: &'a Config,
+    names: &[InterfaceName],
+    wanted: bool,
+) -> impl Iterator<Item = (usize, &'a Interface)> {
+    config
+        .interfaces
+        .iter()
+        .enumerate()
+        .filter(move |(_, interface)| names.contains(&interface.name) == wanted)
+}
+
+fn label(config: &Config, position: usize) -> LabelBits {
+    let (arrived, left) = config.label_bits(position);
+    let bit = |number: u8| 1u128.checked_shl(number.into()).unwrap_or(0);
+    LabelBits {
+        arrived: bit(arrived),
+        left: bit(left),
+    }
+}
+
+/// A packet by a common device rightly carries the labels of both.
+fn share_device(a: &Interface, b: &Interface) -> bool {
+    a.devices.iter().any(|device| b.devices.contains(device))
+}

@@ -1,0 +1,280 @@
+//! Composes meter, thresholds and drilldowns: a reading goes in, what must be done and logged comes out. Pure:
+//! it is told the time, fetches nothing, and never waits for a drilldown's answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, Counter, Threshold};
+use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::event::Event;
+use crate::meter::{Delta, Meter};
+use crate::report::{CounterReport, DrilldownReport, History, ThresholdReport};
+use crate::units::{Tick, Volume};
+use crate::watch::Watch;
+
+/// More resets than this in one tick are one record in the log.
+const RESETS_NAMED: usize = 8;
+
+/// What the daemon must do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ask {
+    /// Follow the flows behind a counter.
+    Begin(Box<Inquiry>),
+    /// What the counter has counted by now.
+    Counted {
+        /// The drilldown.
+        id: String,
+        /// Since the account began.
+        counted: Volume,
+        /// The kernel's value that goes with it.
+        kernel: Volume,
+    },
+    /// Give the verdict.
+    End(Box<Ending>),
+    /// Forget it: the threshold never fired.
+    Discard {
+        /// The drilldown.
+        id: String,
+    },
+}
+
+/// Whom to look for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inquiry {
+    /// Unique among the drilldowns of this router.
+    pub id: String,
+    /// The threshold that asks.
+    pub threshold: Threshold,
+    /// The counter to explain.
+    pub counter: Counter,
+    /// The account begins here: the last reading that was not above raise.
+    pub started: Tick,
+}
+
+/// How an account ends.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ending {
+    /// The drilldown.
+    pub id: String,
+    /// The reading at which it ends.
+    pub ended: Tick,
+    /// Counted within the account.
+    pub counted: Volume,
+    /// The highest bit rate of one interval.
+    pub peak_bits: f64,
+    /// The highest packet rate of one interval.
+    pub peak_packets: f64,
+    /// Why, when not because the threshold is idle again.
+    pub ended_by: Option<String>,
+}
+
+/// What a drilldown knows so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// The drilldown.
+    pub id: String,
+    /// Counted since the account began, at the last dump.
+    pub counted_bytes: u64,
+    /// Found in flows.
+    pub attributed_bytes: u64,
+    /// The top hosts.
+    pub hosts: Vec<HostShare>,
+    /// The top flows.
+    pub flows: Vec<FlowShare>,
+    /// Conntrack dumps so far.
+    pub dumps: u64,
+    /// What the last dump took.
+    pub dump_time: Duration,
+    /// The time between dumps as the budget has it now.
+    pub interval: Duration,
+}
+
+/// All thresholds and what they know of their counters.
+pub struct Engine {
+    config: Arc<Config>,
+    watches: Vec<Watch>,
+    histories: Vec<History>,
+    last_tick: Option<Tick>,
+    last_verdict: Option<Arc<Verdict>>,
+}
+
+/// What one reading brought.
+#[derive(Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// For the log.
+    pub events: Vec<Event>,
+    /// For the drilldowns.
+    pub asks: Vec<Ask>,
+}
+
+impl Engine {
+    /// All thresholds idle since `now`.
+    pub fn new(config: Arc<Config>, now: Tick) -> Self {
+        let watches = config
+            .thresholds
+            .iter()
+            .map(|threshold| Watch::new(threshold, &config, now))
+            .collect();
+        let histories = vec![History::default(); config.counters.len()];
+        Engine {
+            config,
+            watches,
+            histories,
+            last_tick: None,
+            last_verdict: None,
+        }
+    }
+
+    /// Takes a new configuration. Thresholds that are the same keep their state; the drilldowns of the others end.
+    pub fn reconfigure(&mut self, config: Arc<Config>, now: Tick, meter: &Meter) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut old: Vec<Watch> = std::mem::take(&mut self.watches);
+        for threshold in &config.thresholds {
+            let mut watch = Watch::new(threshold, &config, now);
+            let unchanged =
+                self.config.counter(&threshold.counter) == config.counter(&threshold.counter);
+            let same = old
+                .iter()
+                .position(|old| unchanged && old.watches(threshold));
+            if let Some(same) = same {
+                watch.continue_from(old.swap_remove(same));
+            }
+            self.watches.push(watch);
+        }
+        for mut dropped in old {
+            dropped.end(
+                now,
+                meter,
+                Some("the configuration was reloaded"),
+                &mut outcome,
+            );
+        }
+        let history_of = |counter: &Counter| {
+            let position = self
+                .config
+                .counters
+                .iter()
+                .position(|old| old.name == counter.name);
+            position.map(|at| self.histories[at]).unwrap_or_default()
+        };
+        self.histories = config.counters.iter().map(history_of).collect();
+        self.config = config;
+        outcome
+    }
+
+    /// Takes a reading that `meter` has just made.
+    pub fn observe(&mut self, tick: Tick, meter: &Meter) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (history, counter) in self.histories.iter_mut().zip(meter.counters()) {
+            if let Some((bits, ..)) = counter.rates() {
+                history.push(bits as f32);
+            }
+        }
+        note_resets(meter, &mut outcome);
+        let account_start = self.last_tick.unwrap_or(tick);
+        for watch in &mut self.watches {
+            watch.observe(tick, account_start, meter, &self.config, &mut outcome);
+        }
+        self.last_tick = Some(tick);
+        outcome
+    }
+
+    /// Takes what a drilldown has found so far.
+    pub fn explain(&mut self, tick: Tick, progress: Progress) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Some(watch) = self
+            .watches
+            .iter_mut()
+            .find(|watch| watch.follows(&progress.id))
+        {
+            outcome.events.extend(watch.explain(tick, progress));
+        }
+        outcome
+    }
+
+    /// Takes a verdict.
+    pub fn conclude(&mut self, verdict: Verdict) -> Outcome {
+        self.last_verdict = Some(Arc::new(verdict.clone()));
+        Outcome {
+            events: vec![Event::Verdict(Box::new(verdict))],
+            asks: Vec::new(),
+        }
+    }
+
+    /// Ends all drilldowns, because the daemon ends.
+    pub fn stop(&mut self, tick: Tick, meter: &Meter) -> Outcome {
+        let mut outcome = Outcome::default();
+        for watch in &mut self.watches {
+            watch.end(tick, meter, Some("flowctl was stopped"), &mut outcome);
+        }
+        outcome
+    }
+
+    /// The newest verdict of this run.
+    pub fn last_verdict(&self) -> Option<Arc<Verdict>> {
+        self.last_verdict.clone()
+    }
+
+    /// All counters as they stand.
+    pub fn counter_reports(&self, meter: &Meter) -> Vec<CounterReport> {
+        let counters = meter
+            .counters()
+            .iter()
+            .zip(&self.config.counters)
+            .zip(&self.histories);
+        counters
+            .map(|((metered, counter), history)| {
+                let (bits, packets, _) = metered.rates().unwrap_or_default();
+                CounterReport {
+                    name: metered.name.clone(),
+                    bytes: metered.total.bytes,
+                    packets: metered.total.packets,
+                    bits_per_second: bits,
+                    packets_per_second: packets,
+                    capacity_bits_per_second: counter.capacity.map(|capacity| capacity.0),
+                    resets: metered.resets,
+                    present: metered.delta != Delta::Unread,
+                    history_bits_per_second: *history,
+                }
+            })
+            .collect()
+    }
+
+    /// All thresholds as they stand.
+    pub fn threshold_reports(&self) -> Vec<ThresholdReport> {
+        self.watches.iter().map(Watch::report).collect()
+    }
+
+    /// All drilldowns that go on.
+    pub fn drilldown_reports(&self) -> Vec<DrilldownReport> {
+        self.watches
+            .iter()
+            .filter_map(Watch::drilldown_report)
+            .collect()
+    }
+}
+
+/// One record for each reset, or one for all when they are many.
+fn note_resets(meter: &Meter, outcome: &mut Outcome) {
+    let reset = || {
+        meter
+            .counters()
+            .iter()
+            .filter(|counter| matches!(counter.delta, Delta::Reset { .. }))
+    };
+    let count = reset().count();
+    if count > RESETS_NAMED {
+        outcome.events.push(Event::Reset {
+            counter: None,
+            counters: count,
+            by: None,
+        });
+    } else {
+        let records = reset().map(|counter| Event::Reset {
+            counter: Some(counter.name.clone()),
+            counters: 1,
+            by: None,
+        });
+        outcome.events.extend(records);
+    }
+}

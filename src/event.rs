@@ -1,0 +1,144 @@
+//! What happened, as one record each: the lines of the log. The JSON form is the contract of the log file.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::report::Severity;
+use crate::units::{CounterName, ThresholdName};
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it happened.
+    pub time: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// The daemon runs and its table is in force.
+    Started {
+        /// flowctl's version.
+        version: String,
+        /// How many counters.
+        counters: usize,
+        /// Worth knowing at a start, e.g. that conntrack was switched on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
+    },
+    /// The daemon ends; the table goes on counting.
+    Stopped {
+        /// Why.
+        reason: String,
+    },
+    /// A threshold fires.
+    Raised(Raised),
+    /// A drilldown's interim top list.
+    Flows(TopList),
+    /// A drilldown has ended.
+    Verdict(Box<Verdict>),
+    /// A threshold is idle again.
+    Cleared {
+        /// The threshold.
+        threshold: ThresholdName,
+        /// The counter it watches.
+        counter: CounterName,
+        /// The drilldown that went with it, if any.
+        drilldown: Option<String>,
+    },
+    /// An interval in which counts may be missing.
+    Gap {
+        /// The last good reading.
+        from: Timestamp,
+        /// When counting was in force again.
+        to: Timestamp,
+        /// What the devices' own statistics moved meanwhile; `None` where they cannot tell.
+        bound_bytes: Option<u64>,
+        /// What happened, and by whom if known.
+        cause: String,
+    },
+    /// A counter in the kernel was found lower than before.
+    Reset {
+        /// `None` when many at once; then `counters` says how many.
+        counter: Option<CounterName>,
+        /// How many counters.
+        counters: usize,
+        /// The program, if known.
+        by: Option<String>,
+    },
+    /// A health entry came or went.
+    Health {
+        /// The stable word.
+        code: String,
+        /// How much it matters.
+        severity: Severity,
+        /// What is the case.
+        message: String,
+        /// What to do.
+        fix: String,
+        /// False when it no longer holds.
+        active: bool,
+    },
+    /// The configuration was read again.
+    Config {
+        /// `reloaded` or `rejected`.
+        result: ConfigResult,
+        /// What changed, or what is wrong.
+        messages: Vec<String>,
+    },
+}
+
+/// How a reload went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConfigResult {
+    /// The new one is in force.
+    Reloaded,
+    /// The old one stays in force.
+    Rejected,
+}
+
+/// A threshold fires. One of the two rates is `None`, by the threshold's kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Raised {
+    /// The threshold.
+    pub threshold: ThresholdName,
+    /// The counter it watches.
+    pub counter: CounterName,
+    /// The drilldown that goes with it, if any.
+    pub drilldown: Option<String>,
+    /// The rate at this reading.
+    pub bits_per_second: Option<f64>,
+    /// The rate at this reading.
+    pub packets_per_second: Option<f64>,
+    /// The raise level, in the unit of the rate given.
+    pub level: f64,
+    /// The top hosts so far; empty before the first dump.
+    pub hosts: Vec<HostShare>,
+    /// The top flows so far; empty before the first dump.
+    pub flows: Vec<FlowShare>,
+}
+
+/// A drilldown's interim top list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TopList {
+    /// The threshold.
+    pub threshold: ThresholdName,
+    /// The counter it watches.
+    pub counter: CounterName,
+    /// The drilldown.
+    pub drilldown: String,
+    /// Counted so far.
+    pub counted_bytes: u64,
+    /// Found in flows so far.
+    pub attributed_bytes: u64,
+    /// The top hosts so far.
+    pub hosts: Vec<HostShare>,
+    /// The top flows so far.
+    pub flows: Vec<FlowShare>,
+}

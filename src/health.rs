@@ -1,0 +1,172 @@
+//! Judges what makes numbers wrong or incomplete, each with its remedy. Pure: the facts are gathered elsewhere.
+
+use std::path::PathBuf;
+
+use crate::config::{Config, Levels};
+use crate::report::{Health, Severity};
+use crate::units::BitRate;
+
+/// Bytes are layer 3: a full Ethernet link reads about 94 % of its line rate.
+const HIGHEST_USEFUL_SHARE: f64 = 0.9;
+/// From this fill on, a burst may find no room for new flows.
+const NEARLY_FULL: f64 = 0.8;
+
+/// What the kernel and the files of this machine say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Whether flowctl's table is there.
+    pub table_installed: bool,
+    /// nf_conntrack_acct; `None` where the kernel has no conntrack.
+    pub accounting: Option<u64>,
+    /// nf_conntrack_timestamp.
+    pub timestamps: Option<u64>,
+    /// nf_conntrack_events.
+    pub events: Option<u64>,
+    /// Flows in this network namespace.
+    pub flows: u64,
+    /// The machine-wide limit.
+    pub flows_max: u64,
+    /// Flowtables: traffic they carry is seen by no counter.
+    pub flowtables: usize,
+    /// Whether bridged frames pass the inet hooks: bridge-nf-call-iptables or -ip6tables.
+    pub bridge_netfilter: bool,
+    /// Files that flush the whole ruleset when they are loaded.
+    pub flushing_files: Vec<PathBuf>,
+}
+
+/// Everything worth saying, the worst first.
+pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
+    let mut found = Vec::new();
+    if !facts.table_installed {
+        found.push(entry(
+            "table_missing",
+            Severity::Error,
+            format!(
+                "the table inet {} is not installed: nothing is counted",
+                config.table.name
+            ),
+            "start the daemon with `flowctl run`",
+        ));
+    }
+    if config.wants_conntrack() {
+        judge_conntrack(facts, &mut found);
+    }
+    judge_paths(facts, &mut found);
+    found.extend(config.thresholds.iter().filter_map(|threshold| {
+        let Levels::Bits { raise, .. } = threshold.levels else { return None };
+        let capacity = config.counter(&threshold.counter)?.capacity?;
+        above_wire(raise, capacity).then(|| {
+            entry(
+                "raise_above_wire",
+                Severity::Warning,
+                format!(
+                    "threshold {} raises above 90 % of the capacity of {}, which layer 3 bytes may never reach",
+                    threshold.name, threshold.counter
+                ),
+                "set raise to 90% or less: a full Ethernet link reads about 94 %",
+            )
+        })
+    }));
+    found.sort_by_key(|entry| std::cmp::Reverse(entry.severity));
+    found
+}
+
+fn judge_conntrack(facts: &Facts, found: &mut Vec<Health>) {
+    if facts.accounting.is_none() {
+        found.push(entry(
+            "conntrack_missing",
+            Severity::Error,
+            "the kernel has no connection tracking here: no drilldown can name anyone".to_owned(),
+            "load the modules nf_conntrack and nf_conntrack_netlink",
+        ));
+        return;
+    }
+    if facts.accounting == Some(0) {
+        found.push(entry(
+            "conntrack_acct_off",
+            Severity::Warning,
+            "conntrack does not count bytes: drilldowns cannot attribute flows created now"
+                .to_owned(),
+            "sysctl net.netfilter.nf_conntrack_acct=1",
+        ));
+    }
+    if facts.timestamps == Some(0) {
+        found.push(entry(
+            "conntrack_timestamp_off",
+            Severity::Warning,
+            "conntrack does not stamp flows: what a flow moved before a drilldown's first look stays unexplained"
+                .to_owned(),
+            "sysctl net.netfilter.nf_conntrack_timestamp=1",
+        ));
+    }
+    if facts.events == Some(0) {
+        found.push(entry(
+            "conntrack_events_off",
+            Severity::Warning,
+            "conntrack tells no events: flows shorter than a drilldown's interval stay unexplained"
+                .to_owned(),
+            "sysctl net.netfilter.nf_conntrack_events=1",
+        ));
+    }
+    if facts.flows_max > 0 && facts.flows as f64 >= NEARLY_FULL * facts.flows_max as f64 {
+        found.push(entry(
+            "conntrack_nearly_full",
+            Severity::Warning,
+            format!("conntrack holds {} of at most {} flows: new ones may be refused", facts.flows, facts.flows_max),
+            "raise net.netfilter.nf_conntrack_max, or set drilldown = false to do without conntrack",
+        ));
+    }
+    if facts.table_installed && facts.flows == 0 {
+        found.push(entry(
+            "conntrack_empty",
+            Severity::Info,
+            "conntrack knows no flow in this network namespace yet".to_owned(),
+            "nothing to do if there is no traffic; else look for notrack rules",
+        ));
+    }
+}
+
+fn judge_paths(facts: &Facts, found: &mut Vec<Health>) {
+    if facts.flowtables > 0 {
+        found.push(entry(
+            "flowtables_present",
+            Severity::Warning,
+            format!(
+                "{} flowtable(s) carry traffic past every counter",
+                facts.flowtables
+            ),
+            "remove the flow offload rules, or accept that offloaded flows are not counted",
+        ));
+    }
+    if facts.bridge_netfilter {
+        found.push(entry(
+            "bridge_netfilter_on",
+            Severity::Warning,
+            "bridged frames pass the inet hooks: traffic between ports of one bridge is counted too".to_owned(),
+            "sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0",
+        ));
+    }
+    for file in &facts.flushing_files {
+        found.push(entry(
+            "ruleset_flushed_on_reload",
+            Severity::Info,
+            format!("{} flushes the whole ruleset when it is loaded: flowctl repairs its table within a second, \
+                     and states the gap", file.display()),
+            "flush only the tables of that file: `destroy table ...` instead of `flush ruleset`",
+        ));
+    }
+}
+
+fn above_wire(raise: BitRate, capacity: BitRate) -> bool {
+    raise.0 > capacity.0 * HIGHEST_USEFUL_SHARE
+}
+
+/// A health entry.
+pub fn entry(code: &str, severity: Severity, message: String, fix: &str) -> Health {
+    Health {
+        code: code.to_owned(),
+        severity,
+        message,
+        fix: fix.to_owned(),
+    }
+}

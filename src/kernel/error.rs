@@ -1,0 +1,91 @@
+//! What can go wrong at the door to Linux: always with the operation, the object and the kernel's own words.
+
+use std::io;
+
+use super::attr::Malformed;
+
+/// A failed operation.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// A socket could not be opened, written or read.
+    #[error("cannot {operation}: {source}")]
+    Socket {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The kernel answered with an error.
+    #[error("the kernel refused to {operation}{}: {source}{}", of(.object), said(.message))]
+    Refused {
+        /// What was asked.
+        operation: &'static str,
+        /// Of which object; empty when the operation says all.
+        object: String,
+        /// The kernel's error number.
+        source: io::Error,
+        /// The kernel's extended-ack text.
+        message: Option<String>,
+    },
+    /// The kernel's answer could not be read.
+    #[error("cannot {operation}: {source}")]
+    Malformed {
+        /// What was asked.
+        operation: &'static str,
+        /// What is wrong with the answer.
+        source: Malformed,
+    },
+    /// Others kept changing the ruleset.
+    #[error("cannot {operation}: the ruleset was changed by others {attempts} times meanwhile")]
+    Contended {
+        /// What was tried.
+        operation: &'static str,
+        /// How often.
+        attempts: u32,
+    },
+    /// A table of our name that flowctl did not make.
+    #[error(
+        "table inet {name} exists and is not flowctl's: rename it, or set another name under [table] in the configuration"
+    )]
+    ForeignTable {
+        /// The table's name.
+        name: String,
+    },
+}
+
+fn of(object: &str) -> String {
+    if object.is_empty() {
+        String::new()
+    } else {
+        format!(" {object}")
+    }
+}
+
+fn said(message: &Option<String>) -> String {
+    message
+        .as_ref()
+        .map(|text| format!(" ({text})"))
+        .unwrap_or_default()
+}
+
+impl KernelError {
+    /// The kernel's error number, if it was one.
+    pub fn errno(&self) -> Option<rustix::io::Errno> {
+        match self {
+            KernelError::Socket { source, .. } | KernelError::Refused { source, .. } => {
+                rustix::io::Errno::from_io_error(source)
+            }
+            KernelError::Malformed { .. }
+            | KernelError::Contended { .. }
+            | KernelError::ForeignTable { .. } => None,
+        }
+    }
+
+    /// Whether it failed for want of CAP_NET_ADMIN.
+    pub fn is_privilege(&self) -> bool {
+        matches!(
+            self.errno(),
+            Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS)
+        )
+    }
+}

@@ -1,0 +1,210 @@
+//! nf_tables on the wire, writing side, rules: each rule of the plan as the list of expressions that `nft` itself
+//! would compile it to, so that `nft list` prints it back as written.
+
+use super::attr::Writer;
+use crate::plan::ruleset::{Field, Rule, Side, device_bytes};
+use crate::units::DeviceName;
+
+const LIST_ELEMENT: u16 = 1;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+/// Nested data: a value, or a verdict.
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+
+/// Register 1: 16 bytes, the same memory as the first four 4-byte registers.
+const REGISTER: u32 = 1;
+/// The first 4-byte register.
+const REGISTER_32: u32 = 8;
+/// The register that holds the verdict.
+const REGISTER_VERDICT: u32 = 0;
+
+/// enum nft_meta_keys.
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_NFPROTO: u32 = 15;
+const META_PKTTYPE: u32 = 19;
+/// enum nft_ct_keys.
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+const CT_LABELS: u32 = 13;
+/// NF_CT_STATE_BIT(IP_CT_NEW), in the machine's byte order.
+const STATE_NEW: u32 = 8;
+const CMP_EQUAL: u32 = 0;
+const CMP_NOT_EQUAL: u32 = 1;
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+/// NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR, RTN_LOCAL.
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_SOURCE: u32 = 1;
+const ROUTE_LOCAL: u32 = 2;
+const VERDICT_RETURN: i32 = -5;
+const VERDICT_JUMP: i32 = -3;
+const PAYLOAD_NETWORK_HEADER: u32 = 1;
+
+/// The set of packet types that `ReturnLooped` looks up: its name and its id within the batch.
+pub struct PacketTypes {
+    /// `__set%d`: the kernel picks the number.
+    pub name: &'static str,
+    /// Unique within the batch.
+    pub id: u32,
+}
+
+/// The expressions of one rule, as the payload of NFTA_RULE_EXPRESSIONS.
+pub fn write(w: &mut Writer, rule: &Rule, packet_types: &PacketTypes) {
+    match rule {
+        Rule::ReturnLoopback(side) => {
+            // nft compares device names over all 16 bytes, the padding included.
+            let mut name = [0; 16];
+            name[..2].copy_from_slice(b"lo");
+            compare_device(w, *side, &name);
+            verdict(w, VERDICT_RETURN, None);
+        }
+        Rule::ReturnLooped => {
+            meta(w, META_PKTTYPE, REGISTER);
+            lookup(w, packet_types);
+            fib_source_type(w);
+            compare(w, CMP_EQUAL, &ROUTE_LOCAL.to_ne_bytes());
+            verdict(w, VERDICT_RETURN, None);
+        }
+        Rule::NewFlowsTo(chain) => {
+            ct_load(w, CT_DIRECTION);
+            compare(w, CMP_EQUAL, &[0]);
+            ct_load(w, CT_STATE);
+            mask(w, STATE_NEW.to_ne_bytes());
+            compare(w, CMP_NOT_EQUAL, &[0; 4]);
+            verdict(w, VERDICT_JUMP, Some(chain));
+        }
+        Rule::Label { side, device, bit } => write_label(w, *side, device, *bit),
+        Rule::Count { map, fields } => write_count(w, map, fields),
+    }
+}
+
+fn write_label(w: &mut Writer, side: Side, device: &DeviceName, bit: u8) {
+    compare_device(w, side, &device_bytes(device));
+    // The kernel ORs these 128 bits into the flow's label; bits are numbered in the machine's byte order.
+    let label = (1u128 << bit).to_ne_bytes();
+    expression(w, "immediate", |w| {
+        w.be32(1, REGISTER);
+        w.nest(2, |w| w.attribute(DATA_VALUE, &label));
+    });
+    expression(w, "ct", |w| {
+        w.be32(2, CT_LABELS);
+        w.be32(4, REGISTER);
+    });
+}
+
+fn write_count(w: &mut Writer, map: &str, fields: &[Field]) {
+    let family = fields.iter().find_map(|field| match field {
+        Field::Source4 | Field::Destination4 => Some(NFPROTO_IPV4),
+        Field::Source6 | Field::Destination6 => Some(NFPROTO_IPV6),
+        Field::ArrivesBy | Field::LeavesBy => None,
+    });
+    if let Some(family) = family {
+        meta(w, META_NFPROTO, REGISTER);
+        compare(w, CMP_EQUAL, &[family]);
+    }
+    let mut register = REGISTER_32;
+    for field in fields {
+        match field {
+            Field::Source4 => payload(w, 12, 4, register),
+            Field::Source6 => payload(w, 8, 16, register),
+            Field::Destination4 => payload(w, 16, 4, register),
+            Field::Destination6 => payload(w, 24, 16, register),
+            Field::ArrivesBy => meta(w, META_IIFNAME, register),
+            Field::LeavesBy => meta(w, META_OIFNAME, register),
+        }
+        register += (field.width() / 4) as u32;
+    }
+    expression(w, "objref", |w| {
+        w.be32(3, REGISTER_32);
+        w.text(4, map);
+    });
+}
+
+fn expression(w: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
+    w.nest(LIST_ELEMENT, |w| {
+        w.text(EXPRESSION_NAME, name);
+        w.nest(EXPRESSION_DATA, data);
+    });
+}
+
+fn meta(w: &mut Writer, key: u32, register: u32) {
+    expression(w, "meta", |w| {
+        w.be32(2, key);
+        w.be32(1, register);
+    });
+}
+
+fn compare(w: &mut Writer, operation: u32, value: &[u8]) {
+    expression(w, "cmp", |w| {
+        w.be32(1, REGISTER);
+        w.be32(2, operation);
+        w.nest(3, |w| w.attribute(DATA_VALUE, value));
+    });
+}
+
+fn compare_device(w: &mut Writer, side: Side, name: &[u8; 16]) {
+    let key = match side {
+        Side::Arrives => META_IIFNAME,
+        Side::Leaves => META_OIFNAME,
+    };
+    meta(w, key, REGISTER);
+    compare(w, CMP_EQUAL, name);
+}
+
+fn lookup(w: &mut Writer, set: &PacketTypes) {
+    expression(w, "lookup", |w| {
+        w.be32(2, REGISTER);
+        w.text(1, set.name);
+        w.be32(4, set.id);
+    });
+}
+
+fn fib_source_type(w: &mut Writer) {
+    expression(w, "fib", |w| {
+        w.be32(1, REGISTER);
+        w.be32(2, FIB_ADDRESS_TYPE);
+        w.be32(3, FIB_SOURCE);
+    });
+}
+
+fn ct_load(w: &mut Writer, key: u32) {
+    expression(w, "ct", |w| {
+        w.be32(2, key);
+        w.be32(1, REGISTER);
+    });
+}
+
+fn mask(w: &mut Writer, bits: [u8; 4]) {
+    expression(w, "bitwise", |w| {
+        w.be32(1, REGISTER);
+        w.be32(2, REGISTER);
+        w.be32(3, 4);
+        w.nest(4, |w| w.attribute(DATA_VALUE, &bits));
+        w.nest(5, |w| w.attribute(DATA_VALUE, &[0; 4]));
+    });
+}
+
+fn payload(w: &mut Writer, offset: u32, length: u32, register: u32) {
+    expression(w, "payload", |w| {
+        w.be32(1, register);
+        w.be32(2, PAYLOAD_NETWORK_HEADER);
+        w.be32(3, offset);
+        w.be32(4, length);
+    });
+}
+
+fn verdict(w: &mut Writer, code: i32, chain: Option<&str>) {
+    expression(w, "immediate", |w| {
+        w.be32(1, REGISTER_VERDICT);
+        w.nest(2, |w| {
+            w.nest(DATA_VERDICT, |w| {
+                w.be32(1, code as u32);
+                if let Some(chain) = chain {
+                    w.text(2, chain);
+                }
+            });
+        });
+    });
+}

@@ -1,0 +1,16 @@
+//! The only door to Linux: pure codecs for what goes over netlink, and the thin files that own the sockets.
+//! flowctl never resets a counter, never zeroes conntrack, and runs no program.
+
+pub mod addresses;
+pub mod attr;
+pub mod batch;
+pub mod conntrack;
+pub mod devices;
+pub mod error;
+pub mod expression;
+pub mod facts;
+pub mod flows;
+pub mod monitor;
+pub mod nft;
+pub mod nftables;
+pub mod socket;

@@ -1,0 +1,275 @@
+//! nf_tables on the wire, reading side: numbers of messages and attributes (include/uapi/linux/netfilter/
+//! nf_tables.h) and what the kernel's answers mean. Integers are big-endian; unknown attributes are skipped.
+
+use super::attr::{Attributes, Malformed, Message};
+
+/// Message numbers, subsystem (10) included.
+pub mod message {
+    const SUBSYSTEM: u16 = 10 << 8;
+    /// Creates a table.
+    pub const NEW_TABLE: u16 = SUBSYSTEM;
+    /// Asks for tables.
+    pub const GET_TABLE: u16 = SUBSYSTEM | 1;
+    /// Deletes a table and all in it.
+    pub const DEL_TABLE: u16 = SUBSYSTEM | 2;
+    /// Creates a chain.
+    pub const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+    /// Asks for chains.
+    pub const GET_CHAIN: u16 = SUBSYSTEM | 4;
+    /// Deletes a chain.
+    pub const DEL_CHAIN: u16 = SUBSYSTEM | 5;
+    /// Creates a rule.
+    pub const NEW_RULE: u16 = SUBSYSTEM | 6;
+    /// Deletes rules: without a chain, all of the table.
+    pub const DEL_RULE: u16 = SUBSYSTEM | 8;
+    /// Creates a set or map.
+    pub const NEW_SET: u16 = SUBSYSTEM | 9;
+    /// Asks for sets and maps.
+    pub const GET_SET: u16 = SUBSYSTEM | 10;
+    /// Deletes a set or map.
+    pub const DEL_SET: u16 = SUBSYSTEM | 11;
+    /// Adds elements.
+    pub const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+    /// Removes elements.
+    pub const DEL_ELEMENT: u16 = SUBSYSTEM | 14;
+    /// Notification: a transaction was committed.
+    pub const NEW_GENERATION: u16 = SUBSYSTEM | 15;
+    /// Asks for the generation.
+    pub const GET_GENERATION: u16 = SUBSYSTEM | 16;
+    /// Creates an object.
+    pub const NEW_OBJECT: u16 = SUBSYSTEM | 18;
+    /// Asks for objects. Number 21 reads and resets them: never used.
+    pub const GET_OBJECT: u16 = SUBSYSTEM | 19;
+    /// Deletes an object.
+    pub const DEL_OBJECT: u16 = SUBSYSTEM | 20;
+    /// Asks for flowtables.
+    pub const GET_FLOWTABLE: u16 = SUBSYSTEM | 23;
+    /// Begins a batch.
+    pub const BATCH_BEGIN: u16 = 0x10;
+    /// Ends a batch; without it nothing is applied.
+    pub const BATCH_END: u16 = 0x11;
+}
+
+/// NFPROTO_INET: both IPv4 and IPv6.
+pub const FAMILY_INET: u8 = 1;
+/// NFPROTO_UNSPEC: every family.
+pub const FAMILY_ANY: u8 = 0;
+/// NFT_OBJECT_COUNTER.
+pub const OBJECT_COUNTER: u32 = 1;
+/// The attribute that names the table is number 1 in every message about something in a table.
+pub const TABLE: u16 = 1;
+
+const TABLE_HANDLE: u16 = 4;
+const TABLE_USERDATA: u16 = 6;
+/// NFTNL_UDATA_TABLE_COMMENT.
+const COMMENT: u8 = 0;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_ANONYMOUS: u32 = 1;
+const OBJECT_NAME: u16 = 2;
+const OBJECT_DATA: u16 = 4;
+const COUNTER_BYTES: u16 = 1;
+const COUNTER_PACKETS: u16 = 2;
+const GENERATION_ID: u16 = 1;
+const GENERATION_PROGRAM: u16 = 3;
+
+/// A table, as GETTABLE answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Unique in the network namespace until it is rebooted: another handle is another table.
+    pub handle: u64,
+    /// Its comment, if it has one.
+    pub comment: Option<String>,
+}
+
+impl TableInfo {
+    /// Of a NEWTABLE message.
+    pub fn decode(message: &Message<'_>) -> Result<Self, Malformed> {
+        let mut table = TableInfo {
+            handle: 0,
+            comment: None,
+        };
+        for attribute in message.attributes()? {
+            let attribute = attribute?;
+            match attribute.kind {
+                TABLE_HANDLE => table.handle = attribute.be64()?,
+                TABLE_USERDATA => table.comment = comment(attribute.value),
+                _ => {}
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The comment among nft's userdata records: type, length, bytes.
+fn comment(mut userdata: &[u8]) -> Option<String> {
+    while let [kind, length, rest @ ..] = userdata {
+        let value = rest.get(..usize::from(*length))?;
+        if *kind == COMMENT {
+            let text = value.strip_suffix(&[0]).unwrap_or(value);
+            return Some(String::from_utf8_lossy(text).into_owned());
+        }
+        userdata = &rest[value.len()..];
+    }
+    None
+}
+
+/// The userdata that says `text` as nft's comment.
+pub fn comment_userdata(text: &str) -> Vec<u8> {
+    let mut bytes = vec![COMMENT, (text.len() + 1) as u8];
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+/// One counter object, borrowed from the receive buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CounterRecord<'a> {
+    /// The object's name.
+    pub name: &'a [u8],
+    /// Layer 3 bytes since it was created or reset.
+    pub bytes: u64,
+    /// Packets since then.
+    pub packets: u64,
+}
+
+impl<'a> CounterRecord<'a> {
+    /// Of a NEWOBJ message of type counter.
+    #[inline]
+    pub fn decode(message: &Message<'a>) -> Result<Self, Malformed> {
+        let mut name = None;
+        let mut data = None;
+        for attribute in message.attributes()? {
+            let attribute = attribute?;
+            match attribute.kind {
+                OBJECT_NAME => name = Some(attribute.text()),
+                OBJECT_DATA => data = Some(counter_data(attribute.nested())?),
+                _ => {}
+            }
+        }
+        let name = name.ok_or(Malformed::Missing {
+            attribute: OBJECT_NAME,
+        })?;
+        let (bytes, packets) = data.ok_or(Malformed::Missing {
+            attribute: OBJECT_DATA,
+        })?;
+        Ok(CounterRecord {
+            name,
+            bytes,
+            packets,
+        })
+    }
+}
+
+#[inline]
+fn counter_data(attributes: Attributes<'_>) -> Result<(u64, u64), Malformed> {
+    let (mut bytes, mut packets) = (None, None);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            COUNTER_BYTES => bytes = Some(attribute.be64()?),
+            COUNTER_PACKETS => packets = Some(attribute.be64()?),
+            _ => {}
+        }
+    }
+    Ok((
+        bytes.ok_or(Malformed::Missing {
+            attribute: COUNTER_BYTES,
+        })?,
+        packets.ok_or(Malformed::Missing {
+            attribute: COUNTER_PACKETS,
+        })?,
+    ))
+}
+
+/// A chain's name, and hook number and priority if it is a base chain.
+pub fn decode_chain(message: &Message<'_>) -> Result<(String, Option<(u32, i32)>), Malformed> {
+    let (mut name, mut base) = (None, None);
+    for attribute in message.attributes()? {
+        let attribute = attribute?;
+        match attribute.kind {
+            CHAIN_NAME => name = Some(String::from_utf8_lossy(attribute.text()).into_owned()),
+            CHAIN_HOOK => base = Some(decode_hook(attribute.nested())?),
+            _ => {}
+        }
+    }
+    Ok((
+        name.ok_or(Malformed::Missing {
+            attribute: CHAIN_NAME,
+        })?,
+        base,
+    ))
+}
+
+fn decode_hook(attributes: Attributes<'_>) -> Result<(u32, i32), Malformed> {
+    let mut hook = (0, 0);
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            HOOK_NUMBER => hook.0 = attribute.be32()?,
+            HOOK_PRIORITY => hook.1 = attribute.be32()? as i32,
+            _ => {}
+        }
+    }
+    Ok(hook)
+}
+
+/// The name of a set or map; `None` for an anonymous one, which lives and dies with its rule.
+pub fn decode_set_name(message: &Message<'_>) -> Result<Option<String>, Malformed> {
+    let (mut name, mut flags) = (None, 0);
+    for attribute in message.attributes()? {
+        let attribute = attribute?;
+        match attribute.kind {
+            SET_NAME => name = Some(String::from_utf8_lossy(attribute.text()).into_owned()),
+            SET_FLAGS => flags = attribute.be32()?,
+            _ => {}
+        }
+    }
+    Ok(name.filter(|_| flags & SET_ANONYMOUS == 0))
+}
+
+/// A committed transaction: the ruleset's generation and the program that made it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// Counts transactions in the network namespace.
+    pub id: u32,
+    /// The program's name (`comm`), where the kernel says it.
+    pub program: Option<String>,
+}
+
+impl Generation {
+    /// Of a NEWGEN message.
+    pub fn decode(message: &Message<'_>) -> Result<Self, Malformed> {
+        let mut generation = Generation::default();
+        for attribute in message.attributes()? {
+            let attribute = attribute?;
+            match attribute.kind {
+                GENERATION_ID => generation.id = attribute.be32()?,
+                GENERATION_PROGRAM => {
+                    generation.program =
+                        Some(String::from_utf8_lossy(attribute.text()).into_owned());
+                }
+                _ => {}
+            }
+        }
+        Ok(generation)
+    }
+}
+
+/// Whether a notification is about something in the table of that name, family inet.
+pub fn is_about(message: &Message<'_>, table: &str) -> Result<bool, Malformed> {
+    if message.family()? != FAMILY_INET {
+        return Ok(false);
+    }
+    for attribute in message.attributes()? {
+        let attribute = attribute?;
+        if attribute.kind == TABLE {
+            return Ok(attribute.text() == table.as_bytes());
+        }
+    }
+    Ok(false)
+}

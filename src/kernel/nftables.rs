@@ -1,0 +1,218 @@
+//! The table in the kernel: install, read, list, remove. Each call is one dump or one atomic batch; what to
+//! install is decided elsewhere.
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::attr::Writer;
+use super::batch::Batch;
+use super::error::KernelError;
+use super::nft::{self, CounterRecord, Generation, TableInfo, message};
+use super::socket::{DumpEnd, ERESTART, Netlink};
+use crate::plan::diff::{self, Changes, Inventory};
+use crate::plan::ruleset::Ruleset;
+use crate::plan::text::TABLE_COMMENT;
+use crate::units::Volume;
+
+/// How often a batch is tried while others change the ruleset.
+const ATTEMPTS: u32 = 20;
+
+/// A door to nf_tables, in the network namespace of the thread that opened it.
+pub struct Nftables {
+    netlink: Netlink,
+}
+
+impl Nftables {
+    /// Opens a socket of its own.
+    pub fn open() -> Result<Self, KernelError> {
+        Ok(Nftables {
+            netlink: Netlink::open(NETLINK_NETFILTER)?,
+        })
+    }
+
+    /// The port by which notifications name changes made here.
+    pub fn port(&self) -> u32 {
+        self.netlink.port()
+    }
+
+    /// The table of that name, family inet, if it exists.
+    pub fn table(&mut self, name: &str) -> Result<Option<TableInfo>, KernelError> {
+        let body = |w: &mut Writer| about(w, nft::FAMILY_INET, name);
+        self.netlink.get(
+            "read the table",
+            message::GET_TABLE,
+            body,
+            TableInfo::decode,
+        )
+    }
+
+    /// The table of that name if it is flowctl's; an error if it is someone else's.
+    pub fn own_table(&mut self, name: &str) -> Result<Option<TableInfo>, KernelError> {
+        match self.table(name)? {
+            Some(table) if table.comment.as_deref() != Some(TABLE_COMMENT) => {
+                Err(KernelError::ForeignTable {
+                    name: name.to_owned(),
+                })
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Reads all counters of a table with one dump. No counter at all means: is the table gone?
+    pub fn counters(
+        &mut self,
+        table: &str,
+        mut each: impl FnMut(CounterRecord<'_>),
+    ) -> Result<DumpEnd, KernelError> {
+        let body = |w: &mut Writer| {
+            about(w, nft::FAMILY_INET, table);
+            w.be32(3, nft::OBJECT_COUNTER);
+        };
+        self.netlink
+            .dump("read the counters", message::GET_OBJECT, body, |message| {
+                each(CounterRecord::decode(message)?);
+                Ok(())
+            })
+    }
+
+    /// Reads one counter; `None` when it does not exist.
+    pub fn counter(&mut self, table: &str, name: &str) -> Result<Option<Volume>, KernelError> {
+        let body = |w: &mut Writer| {
+            about(w, nft::FAMILY_INET, table);
+            w.text(2, name);
+            w.be32(3, nft::OBJECT_COUNTER);
+        };
+        self.netlink
+            .get("read a counter", message::GET_OBJECT, body, |message| {
+                CounterRecord::decode(message).map(|counter| Volume {
+                    bytes: counter.bytes,
+                    packets: counter.packets,
+                })
+            })
+    }
+
+    /// Puts `ruleset` in force, whatever the table holds now; counters of the same name keep their values.
+    /// Returns the table's handle.
+    pub fn install(&mut self, ruleset: &Ruleset) -> Result<u64, KernelError> {
+        self.attempt("install the table", |nftables, generation| {
+            let existing = match nftables.own_table(&ruleset.table)? {
+                Some(_) => nftables.inventory(&ruleset.table)?,
+                None => Inventory::default(),
+            };
+            Ok(Some(Batch::install(
+                ruleset,
+                &diff::replace(&existing, ruleset),
+                generation,
+            )))
+        })?;
+        self.handle(&ruleset.table)
+    }
+
+    /// Puts `new` in force where `old` is known to be; falls back to `install` if it turns out not to be.
+    /// Returns the table's handle.
+    pub fn change(&mut self, old: &Ruleset, new: &Ruleset) -> Result<u64, KernelError> {
+        let changes: Changes<'_> = diff::between(old, new);
+        let changed = self.attempt("change the table", |_, generation| {
+            Ok(Some(Batch::install(new, &changes, generation)))
+        });
+        match changed {
+            Ok(()) => self.handle(&new.table),
+            Err(KernelError::Refused { .. }) => self.install(new),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes flowctl's table away; false when there was none.
+    pub fn remove(&mut self, table: &str) -> Result<bool, KernelError> {
+        let mut existed = false;
+        self.attempt("remove the table", |nftables, generation| {
+            existed = nftables.own_table(table)?.is_some();
+            Ok(existed.then(|| Batch::remove(table, generation)))
+        })?;
+        Ok(existed)
+    }
+
+    /// How many flowtables the namespace has: traffic they carry is seen by no counter.
+    pub fn flowtables(&mut self) -> Result<usize, KernelError> {
+        let mut found = 0;
+        let body = |w: &mut Writer| w.nfgen(nft::FAMILY_ANY, 0);
+        self.netlink
+            .dump("list flowtables", message::GET_FLOWTABLE, body, |_| {
+                found += 1;
+                Ok(())
+            })?;
+        Ok(found)
+    }
+
+    /// Sends the batch that `make` builds from what it reads, again if the ruleset changed in between.
+    fn attempt(
+        &mut self,
+        operation: &'static str,
+        mut make: impl FnMut(&mut Self, u32) -> Result<Option<Batch>, KernelError>,
+    ) -> Result<(), KernelError> {
+        for _ in 0..ATTEMPTS {
+            let generation = self.generation()?;
+            let Some(batch) = make(self, generation)? else {
+                return Ok(());
+            };
+            let sent = self
+                .netlink
+                .transact(operation, batch.bytes(), batch.last(), |at| {
+                    batch.object(at)
+                });
+            match sent {
+                Err(error) if error.errno() == Some(ERESTART) => {}
+                other => return other,
+            }
+        }
+        Err(KernelError::Contended {
+            operation,
+            attempts: ATTEMPTS,
+        })
+    }
+
+    fn generation(&mut self) -> Result<u32, KernelError> {
+        let body = |w: &mut Writer| w.nfgen(nft::FAMILY_ANY, 0);
+        let found = self.netlink.get(
+            "read the generation",
+            message::GET_GENERATION,
+            body,
+            Generation::decode,
+        )?;
+        Ok(found.unwrap_or_default().id)
+    }
+
+    fn handle(&mut self, table: &str) -> Result<u64, KernelError> {
+        Ok(self.table(table)?.map_or(0, |table| table.handle))
+    }
+
+    /// All that the table holds, by name.
+    fn inventory(&mut self, table: &str) -> Result<Inventory, KernelError> {
+        let mut found = Inventory::default();
+        self.counters(table, |counter| {
+            found
+                .counters
+                .insert(String::from_utf8_lossy(counter.name).into_owned());
+        })?;
+        let body = |w: &mut Writer| about(w, nft::FAMILY_INET, table);
+        self.netlink
+            .dump("list the maps", message::GET_SET, body, |message| {
+                found.maps.extend(nft::decode_set_name(message)?);
+                Ok(())
+            })?;
+        // The kernel does not filter chains by table.
+        self.netlink
+            .dump("list the chains", message::GET_CHAIN, body, |message| {
+                if nft::is_about(message, table)? {
+                    let (name, base) = nft::decode_chain(message)?;
+                    found.chains.insert(name, base);
+                }
+                Ok(())
+            })?;
+        Ok(found)
+    }
+}
+
+fn about(w: &mut Writer, family: u8, table: &str) {
+    w.nfgen(family, 0);
+    w.text(nft::TABLE, table);
+}

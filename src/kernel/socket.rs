@@ -1,0 +1,313 @@
+//! One netlink socket: requests, dumps and acknowledgements. It knows no subsystem; what a message means is the
+//! business of the codecs.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use netlink_sys::SocketAddr;
+use rustix::io::Errno;
+use rustix::net::sockopt::{self, Timeout};
+
+use super::attr::{Attributes, HEADER_LENGTH, Malformed, Message, Messages, Writer};
+use super::error::KernelError;
+
+/// NLM_F_REQUEST.
+pub const REQUEST: u16 = 0x1;
+/// NLM_F_ACK: answer even when all is well.
+pub const ACK: u16 = 0x4;
+/// NLM_F_ROOT | NLM_F_MATCH: all of them.
+pub const DUMP: u16 = 0x300;
+/// NLM_F_CREATE: make it if it does not exist.
+pub const CREATE: u16 = 0x400;
+/// NLM_F_APPEND: for rules, after those that exist.
+pub const APPEND: u16 = 0x800;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// NLM_F_DUMP_INTR: what is dumped changed meanwhile, so something may be missing.
+const DUMP_INTERRUPTED: u16 = 0x10;
+/// NLM_F_CAPPED: an error echoes only the request's header.
+const CAPPED: u16 = 0x100;
+/// NLM_F_ACK_TLVS: an error carries attributes.
+const ACK_TLVS: u16 = 0x200;
+/// NLMSGERR_ATTR_MSG: the kernel's words.
+const ERROR_TEXT: u16 = 1;
+
+/// The kernel fills dump datagrams up to 32 KiB; larger buffers change nothing, smaller ones cost.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The kernel answers at once; a longer silence is a defect that must not hang the daemon.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a dump ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DumpEnd {
+    /// What was dumped changed meanwhile: something may be missing.
+    pub interrupted: bool,
+}
+
+/// A socket of one netlink protocol, in the network namespace of the thread that opened it.
+pub struct Netlink {
+    socket: netlink_sys::Socket,
+    port: u32,
+    sequence: u32,
+    writer: Writer,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    /// Opens and binds; `protocol` is one of `netlink_sys::protocols`.
+    pub fn open(protocol: isize) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Socket {
+            operation: "open a netlink socket",
+            source,
+        };
+        let mut socket = netlink_sys::Socket::new(protocol).map_err(failed)?;
+        let port = socket.bind_auto().map_err(failed)?.port_number();
+        // Connected to the kernel: other processes cannot send to this socket.
+        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
+        socket.set_ext_ack(true).map_err(failed)?;
+        socket.set_cap_ack(true).map_err(failed)?;
+        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))
+            .map_err(|e| failed(e.into()))?;
+        Ok(Netlink {
+            socket,
+            port,
+            sequence: 0,
+            writer: Writer::new(),
+            buffer: vec![0; BUFFER_BYTES],
+        })
+    }
+
+    /// The address by which the kernel names this socket in notifications.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Sends one request that dumps, and hands every answer to `each`.
+    pub fn dump(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        body: impl FnOnce(&mut Writer),
+        mut each: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<DumpEnd, KernelError> {
+        self.request(operation, kind, REQUEST | DUMP, body)?;
+        let mut interrupted = false;
+        loop {
+            let received = receive(&self.socket, &mut self.buffer, operation)?;
+            for message in Messages::new(&self.buffer[..received]) {
+                let message =
+                    message.map_err(|source| KernelError::Malformed { operation, source })?;
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= message.flags & DUMP_INTERRUPTED != 0;
+                match message.kind {
+                    NLMSG_DONE => {
+                        return done(operation, &message).map(|()| DumpEnd { interrupted });
+                    }
+                    NLMSG_ERROR => {
+                        if let Some(refused) = refusal(operation, String::new(), &message) {
+                            return Err(refused);
+                        }
+                    }
+                    _ => each(&message)
+                        .map_err(|source| KernelError::Malformed { operation, source })?,
+                }
+            }
+        }
+    }
+
+    /// Sends one request for one object. `None` when there is no such object.
+    pub fn get<T>(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        body: impl FnOnce(&mut Writer),
+        read: impl FnOnce(&Message<'_>) -> Result<T, Malformed>,
+    ) -> Result<Option<T>, KernelError> {
+        self.request(operation, kind, REQUEST, body)?;
+        loop {
+            let received = receive(&self.socket, &mut self.buffer, operation)?;
+            for message in Messages::new(&self.buffer[..received]) {
+                let message =
+                    message.map_err(|source| KernelError::Malformed { operation, source })?;
+                if message.sequence != self.sequence {
+                    continue;
+                }
+                if message.kind != NLMSG_ERROR {
+                    return read(&message)
+                        .map(Some)
+                        .map_err(|source| KernelError::Malformed { operation, source });
+                }
+                match refusal(operation, String::new(), &message) {
+                    Some(refused) if refused.errno() == Some(Errno::NOENT) => return Ok(None),
+                    Some(refused) => return Err(refused),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn request(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Writer),
+    ) -> Result<(), KernelError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.writer.clear();
+        self.writer.message(kind, flags, self.sequence, body);
+        send(&self.socket, self.writer.bytes(), operation)
+    }
+
+    /// Sends a whole batch in one datagram and waits for the answer to message `last`, the only one that asks for
+    /// one. `object(sequence)` names what the message of that sequence number was about.
+    pub fn transact(
+        &mut self,
+        operation: &'static str,
+        batch: &[u8],
+        last: u32,
+        object: impl Fn(u32) -> String,
+    ) -> Result<(), KernelError> {
+        // A datagram must fit the send buffer as a whole; the forced size is not capped by net.core.wmem_max.
+        sockopt::set_socket_send_buffer_size_force(&self.socket, batch.len() + 4096).map_err(
+            |source| KernelError::Socket {
+                operation,
+                source: source.into(),
+            },
+        )?;
+        send(&self.socket, batch, operation)?;
+        let mut first_refusal = None;
+        loop {
+            let received = receive(&self.socket, &mut self.buffer, operation)?;
+            for message in Messages::new(&self.buffer[..received]) {
+                let message =
+                    message.map_err(|source| KernelError::Malformed { operation, source })?;
+                if message.kind != NLMSG_ERROR {
+                    continue;
+                }
+                let refused = refusal(operation, object(message.sequence), &message);
+                let answered_last = message.sequence == last || is_batch_refused(&refused);
+                first_refusal = first_refusal.or(refused);
+                if answered_last {
+                    return self.drained(first_refusal);
+                }
+            }
+        }
+    }
+
+    /// Reads what the kernel still has to say of a batch, so that it is not taken for the answer to the next.
+    fn drained(&mut self, refusal: Option<KernelError>) -> Result<(), KernelError> {
+        let flags = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
+        while self.socket.recv(&mut &mut self.buffer[..], flags).is_ok() {}
+        refusal.map_or(Ok(()), Err)
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A batch that is refused as a whole (no privilege, or another generation) is not read to its last message.
+fn is_batch_refused(refused: &Option<KernelError>) -> bool {
+    let errno = refused.as_ref().and_then(KernelError::errno);
+    matches!(
+        errno,
+        Some(Errno::PERM | Errno::NOTCONN | Errno::NOBUFS) | Some(ERESTART)
+    )
+}
+
+/// ERESTART: the ruleset's generation is not the one the batch expects.
+pub const ERESTART: Errno = Errno::from_raw_os_error(85);
+
+fn send(
+    socket: &netlink_sys::Socket,
+    bytes: &[u8],
+    operation: &'static str,
+) -> Result<(), KernelError> {
+    socket
+        .send(bytes, 0)
+        .map(|_| ())
+        .map_err(|source| KernelError::Socket { operation, source })
+}
+
+fn receive(
+    socket: &netlink_sys::Socket,
+    buffer: &mut [u8],
+    operation: &'static str,
+) -> Result<usize, KernelError> {
+    let failed = |source| KernelError::Socket { operation, source };
+    let length = buffer.len();
+    loop {
+        match socket.recv(
+            &mut &mut *buffer,
+            rustix::net::RecvFlags::TRUNC.bits() as i32,
+        ) {
+            Ok(received) if received > length => {
+                return Err(failed(io::Error::other(
+                    "a netlink datagram was larger than the buffer",
+                )));
+            }
+            Ok(received) => return Ok(received),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// NLMSG_DONE carries the dump's own result.
+fn done(operation: &'static str, message: &Message<'_>) -> Result<(), KernelError> {
+    match error_number(message) {
+        Some(number) if number < 0 => Err(KernelError::Refused {
+            operation,
+            object: String::new(),
+            source: io::Error::from_raw_os_error(-number),
+            message: None,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The error an NLMSG_ERROR stands for; `None` for an acknowledgement.
+fn refusal(operation: &'static str, object: String, message: &Message<'_>) -> Option<KernelError> {
+    let number = error_number(message)?;
+    if number == 0 {
+        return None;
+    }
+    let source = io::Error::from_raw_os_error(number.saturating_neg());
+    Some(KernelError::Refused {
+        operation,
+        object,
+        source,
+        message: error_text(message),
+    })
+}
+
+fn error_number(message: &Message<'_>) -> Option<i32> {
+    message
+        .payload
+        .first_chunk::<4>()
+        .map(|bytes| i32::from_ne_bytes(*bytes))
+}
+
+fn error_text(message: &Message<'_>) -> Option<String> {
+    if message.flags & ACK_TLVS == 0 {
+        return None;
+    }
+    let echoed = message.payload.get(4..)?;
+    let echoed_length = match message.flags & CAPPED {
+        0 => u32::from_ne_bytes(*echoed.first_chunk::<4>()?) as usize,
+        _ => HEADER_LENGTH,
+    };
+    let attributes = Attributes::new(echoed.get(echoed_length.next_multiple_of(4)..)?);
+    let text = attributes
+        .flatten()
+        .find(|attribute| attribute.kind == ERROR_TEXT)?
+        .text();
+    Some(String::from_utf8_lossy(text).into_owned())
+}

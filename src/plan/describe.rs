@@ -1,0 +1,83 @@
+//! What each counter will see, in words, for `flowctl plan`.
+
+use crate::config::{Config, Counter};
+use crate::units::InterfaceName;
+
+/// One line a counter, as nft comments, so that the whole output of `flowctl plan` stays loadable.
+pub fn render(config: &Config) -> String {
+    let mut text = String::from("# What each counter sees (bytes are layer 3):\n");
+    for counter in &config.counters {
+        text.push_str(&format!(
+            "#   {}: {}\n",
+            counter.name,
+            sentence(config, counter)
+        ));
+    }
+    if config.wants_conntrack() {
+        text.push_str(
+            "# A threshold asks for a drilldown: the ct rules above switch connection tracking on for this network\n\
+             # namespace, which costs every packet and can refuse new flows when its table is full. Set\n\
+             # drilldown = false on every threshold to do without.\n",
+        );
+    } else {
+        text.push_str(
+            "# No threshold asks for a drilldown: no ct rule, conntrack is left as it is.\n",
+        );
+    }
+    text
+}
+
+fn sentence(config: &Config, counter: &Counter) -> String {
+    let selectors = &counter.selectors;
+    let mut words = vec![
+        if selectors.leaves() {
+            "what leaves"
+        } else {
+            "what arrives"
+        }
+        .to_owned(),
+    ];
+    if let Some(names) = &selectors.out {
+        words.push(format!("by {}", devices(config, names)));
+    }
+    if let Some(names) = &selectors.in_ {
+        let verb = if selectors.leaves() {
+            "having arrived by"
+        } else {
+            "by"
+        };
+        words.push(format!("{verb} {}", devices(config, names)));
+    }
+    if let Some(prefixes) = &selectors.from {
+        words.push(format!("from {}", join(prefixes)));
+    }
+    if let Some(prefixes) = &selectors.to {
+        words.push(format!("to {}", join(prefixes)));
+    }
+    let place = match (selectors.leaves(), selectors.in_.is_some()) {
+        (false, _) => {
+            "after destination NAT, before the firewall; the router's own traffic as far as it arrives"
+        }
+        (true, false) => {
+            "after the firewall, before source NAT; forwarded and made by the router itself"
+        }
+        (true, true) => "after the firewall, before source NAT; forwarded only",
+    };
+    format!("{} ({place})", words.join(" "))
+}
+
+fn devices(config: &Config, names: &[InterfaceName]) -> String {
+    let interfaces = names.iter().filter_map(|name| config.interface(name));
+    let mut devices: Vec<&str> = interfaces
+        .flat_map(|interface| &interface.devices)
+        .map(|device| device.as_str())
+        .collect();
+    devices.sort_unstable();
+    devices.dedup();
+    devices.join(" or ")
+}
+
+fn join(prefixes: &[ipnet::IpNet]) -> String {
+    let texts: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+    texts.join(" or ")
+}

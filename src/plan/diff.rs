@@ -1,0 +1,149 @@
+//! What must change in the kernel to get from one ruleset to another. Counters that stay are not touched, so they
+//! keep their values; rules are few and are always written anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ruleset::{Chain, Element, ObjectMap, Ruleset};
+use crate::units::CounterName;
+
+/// What the table holds, by name: all that is needed to replace it, whatever its content.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Counter objects.
+    pub counters: BTreeSet<String>,
+    /// Named sets and maps.
+    pub maps: BTreeSet<String>,
+    /// Chains, with hook number and priority for base chains.
+    pub chains: BTreeMap<String, Option<(u32, i32)>>,
+}
+
+/// The change, to be carried out in one batch in this order; all rules are flushed before it and added after it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes<'a> {
+    /// Elements to take out of maps that stay.
+    pub remove_elements: Vec<(&'a ObjectMap, Vec<&'a Element>)>,
+    /// Maps to delete, by name.
+    pub remove_maps: Vec<String>,
+    /// Chains to delete, by name.
+    pub remove_chains: Vec<String>,
+    /// Counters to delete, by name.
+    pub remove_counters: Vec<String>,
+    /// Counters to create.
+    pub add_counters: Vec<&'a CounterName>,
+    /// Maps to create with all their elements.
+    pub add_maps: Vec<&'a ObjectMap>,
+    /// Elements to put into maps that stay.
+    pub add_elements: Vec<(&'a ObjectMap, Vec<&'a Element>)>,
+    /// Chains to create.
+    pub add_chains: Vec<&'a Chain>,
+}
+
+/// From whatever the table holds to `new`: every map is made anew, since only its name is known.
+pub fn replace<'a>(existing: &Inventory, new: &'a Ruleset) -> Changes<'a> {
+    let wanted: BTreeSet<&str> = new.counters.iter().map(CounterName::as_str).collect();
+    let keep_chain = |chain: &Chain| {
+        existing
+            .chains
+            .get(chain.name)
+            .is_some_and(|base| *base == place(chain))
+    };
+    let kept_chains: BTreeSet<&str> = new
+        .chains
+        .iter()
+        .filter(|chain| keep_chain(chain))
+        .map(|chain| chain.name)
+        .collect();
+    Changes {
+        remove_maps: existing.maps.iter().cloned().collect(),
+        remove_chains: existing
+            .chains
+            .keys()
+            .filter(|name| !kept_chains.contains(name.as_str()))
+            .cloned()
+            .collect(),
+        remove_counters: existing
+            .counters
+            .iter()
+            .filter(|name| !wanted.contains(name.as_str()))
+            .cloned()
+            .collect(),
+        add_counters: new
+            .counters
+            .iter()
+            .filter(|name| !existing.counters.contains(name.as_str()))
+            .collect(),
+        add_maps: new.maps.iter().collect(),
+        add_chains: new
+            .chains
+            .iter()
+            .filter(|chain| !keep_chain(chain))
+            .collect(),
+        ..Changes::default()
+    }
+}
+
+/// From `old`, known to be in force unharmed, to `new`.
+pub fn between<'a>(old: &'a Ruleset, new: &'a Ruleset) -> Changes<'a> {
+    let old_counters: BTreeSet<&CounterName> = old.counters.iter().collect();
+    let new_counters: BTreeSet<&CounterName> = new.counters.iter().collect();
+    let old_maps: BTreeMap<&str, &ObjectMap> = old
+        .maps
+        .iter()
+        .map(|map| (map.name.as_str(), map))
+        .collect();
+    let new_maps: BTreeMap<&str, &ObjectMap> = new
+        .maps
+        .iter()
+        .map(|map| (map.name.as_str(), map))
+        .collect();
+    let mut changes = Changes {
+        remove_maps: old_maps
+            .keys()
+            .filter(|name| !new_maps.contains_key(*name))
+            .map(|n| (*n).to_owned())
+            .collect(),
+        remove_chains: missing_chains(old, new)
+            .map(|chain| chain.name.to_owned())
+            .collect(),
+        remove_counters: old_counters
+            .difference(&new_counters)
+            .map(ToString::to_string)
+            .collect(),
+        add_counters: new_counters.difference(&old_counters).copied().collect(),
+        add_maps: new
+            .maps
+            .iter()
+            .filter(|map| !old_maps.contains_key(map.name.as_str()))
+            .collect(),
+        add_chains: missing_chains(new, old).collect(),
+        ..Changes::default()
+    };
+    // A map's name says its fields, so a map of the same name differs only in its elements.
+    for new_map in &new.maps {
+        let Some(old_map) = old_maps.get(new_map.name.as_str()) else {
+            continue;
+        };
+        let old_elements: BTreeSet<&Element> = old_map.elements.iter().collect();
+        let new_elements: BTreeSet<&Element> = new_map.elements.iter().collect();
+        let removed: Vec<&Element> = old_elements.difference(&new_elements).copied().collect();
+        let added: Vec<&Element> = new_elements.difference(&old_elements).copied().collect();
+        if !removed.is_empty() {
+            changes.remove_elements.push((old_map, removed));
+        }
+        if !added.is_empty() {
+            changes.add_elements.push((new_map, added));
+        }
+    }
+    changes
+}
+
+fn missing_chains<'a>(of: &'a Ruleset, in_: &'a Ruleset) -> impl Iterator<Item = &'a Chain> {
+    of.chains
+        .iter()
+        .filter(|chain| !in_.chains.iter().any(|other| other.name == chain.name))
+}
+
+/// Hook number and priority, as the kernel reports them.
+fn place(chain: &Chain) -> Option<(u32, i32)> {
+    chain.base.map(|base| (base.hook.number(), base.priority))
+}

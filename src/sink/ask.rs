@@ -1,0 +1,240 @@
+//! The client of the control socket: one request, one answer, with a deadline for each step. It tells "no daemon
+//! there" from "a daemon that does not answer as it should".
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::Deserialize;
+
+/// For each of connecting, sending, and every piece of the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A status of 100,000 counters has about 60 MiB.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// No socket, or nobody behind it.
+    #[error("no daemon answers on {path}: is `flowctl run` running?")]
+    NotReachable {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket is there but not for this user.
+    #[error("{path}: permission denied: this needs {needs}")]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+        /// Who may.
+        needs: String,
+    },
+    /// It did not answer in time.
+    #[error("{path}: the daemon took longer than {} s to answer", PATIENCE.as_secs())]
+    TimedOut {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It hung up first.
+    #[error(
+        "{path}: the daemon closed the connection without an answer; it may be overloaded or stopping"
+    )]
+    Closed {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The answer has no end.
+    #[error("{path}: the answer is longer than 256 MiB")]
+    TooLong {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The daemon said no.
+    #[error("the daemon refused {request}: {message}")]
+    Refused {
+        /// What was asked.
+        request: String,
+        /// Its reason.
+        message: String,
+    },
+    /// The kernel refused.
+    #[error("{path}: cannot {operation}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
+}
+
+impl AskError {
+    /// Whether nobody could be asked at all, as opposed to a bad answer.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            AskError::NotReachable { .. } | AskError::Denied { .. }
+        )
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+/// The daemon's answer to `request` (`status`, `stop` or `reload`): one line of JSON, without its newline.
+pub fn ask(path: &Path, request: &str) -> Result<String, AskError> {
+    let mut stream = connect(path).map_err(|source| sort(path, "connect", source))?;
+    let line = format!("{}\n", serde_json::json!({ "request": request }));
+    stream
+        .write_all(line.as_bytes())
+        .map_err(|source| sort(path, "send the request", source))?;
+
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX))
+        .read_line(&mut answer)
+        .map_err(|source| sort(path, "read the answer", source))?;
+    if answer.len() as u64 >= ANSWER_BYTES_MAX {
+        return Err(AskError::TooLong { path: path.into() });
+    }
+    if answer.pop() != Some('\n') {
+        return Err(AskError::Closed { path: path.into() });
+    }
+    if answer.starts_with("{\"error\"")
+        && let Ok(refusal) = serde_json::from_str::<Refusal>(&answer)
+    {
+        return Err(AskError::Refused {
+            request: request.to_owned(),
+            message: refusal.error,
+        });
+    }
+    Ok(answer)
+}
+
+/// The send timeout bounds the connect too: a full backlog would otherwise hold it forever.
+fn connect(path: &Path) -> Result<UnixStream, io::Error> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "ErrorKind is open-ended; what is not named here is told as it is"
+)]
+fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            AskError::NotReachable { path }
+        }
+        io::ErrorKind::PermissionDenied => AskError::Denied {
+            needs: who_may(&path),
+            path,
+        },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AskError::TimedOut { path },
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AskError::Closed { path },
+        _ => AskError::Io {
+            operation,
+            path,
+            source,
+        },
+    }
+}
+
+fn who_may(path: &Path) -> String {
+    let Ok(metadata) = fs::metadata(path) else {
+        return "root".to_owned();
+    };
+    if metadata.gid() == 0 {
+        return "root".to_owned();
+    }
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    match group_name(&groups, metadata.gid()) {
+        Some(name) => format!("root or the group {name}"),
+        None => format!("root or the group with the id {}", metadata.gid()),
+    }
+}
+
+/// From the text of /etc/group: `name:password:gid:members`.
+fn group_name(groups: &str, gid: u32) -> Option<&str> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(gid)).then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn answered_with(answer: &'static [u8]) -> Result<String, AskError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(stream.try_clone().unwrap())
+                .read_line(&mut request)
+                .unwrap();
+            stream.write_all(answer).unwrap();
+            request
+        });
+        let result = ask(&path, "status");
+        assert_eq!(server.join().unwrap(), "{\"request\":\"status\"}\n");
+        result
+    }
+
+    #[test]
+    fn an_answer_is_one_line() {
+        assert_eq!(answered_with(b"{\"a\":1}\nrest").unwrap(), "{\"a\":1}");
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_no_answer() {
+        let error = answered_with(b"{\"a\":").unwrap_err();
+        assert!(matches!(error, AskError::Closed { .. }));
+        assert!(!error.is_unreachable());
+    }
+
+    #[test]
+    fn the_daemons_reason_for_a_refusal_is_passed_on() {
+        let error = answered_with(b"{\"error\":\"busy\"}\n").unwrap_err();
+        assert_eq!(error.to_string(), "the daemon refused status: busy");
+    }
+
+    #[test]
+    fn an_absent_and_a_dead_socket_are_both_unreachable() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        assert!(ask(&path, "status").unwrap_err().is_unreachable());
+        drop(UnixListener::bind(&path).unwrap());
+        let error = ask(&path, "status").unwrap_err();
+        assert!(error.is_unreachable());
+        assert!(error.to_string().contains("is `flowctl run` running?"));
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_id() {
+        let groups = "root:x:0:\nflowctl:x:990:nina\n";
+        assert_eq!(group_name(groups, 990), Some("flowctl"));
+        assert_eq!(group_name(groups, 99), None);
+    }
+}

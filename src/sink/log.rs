@@ -1,0 +1,286 @@
+//! The log file: one record a line, each by a single write, rotated by size. A write that fails is reported and
+//! costs that record only; what a crash left half written costs that line only.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::event::Record;
+
+/// Why a record is not in the log, or the log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The kernel refused.
+    #[error("{path}: cannot {operation}: {source}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// Only a part was written; most often the disk is full.
+    #[error(
+        "{path}: only {written} of a record's {length} bytes could be written: is the disk full?"
+    )]
+    Torn {
+        /// The log.
+        path: PathBuf,
+        /// What got in.
+        written: usize,
+        /// What should have.
+        length: usize,
+    },
+    /// The record has no JSON form.
+    #[error("cannot render a record: {0}")]
+    Render(#[from] serde_json::Error),
+}
+
+pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    move |source| LogError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The rotated file `number` of the log at `path`: `drilldowns.jsonl.1` is the newest.
+pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// The log, open for appending.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    max_size: u64,
+    keep: u32,
+    file: File,
+    size: u64,
+    /// Whether the last line has no end, so that the next record must begin with one.
+    torn: bool,
+}
+
+impl LogFile {
+    /// Opens or makes (0640) the log at `path`, which is rotated before it grows beyond `max_size` bytes; `keep`
+    /// rotated files are kept. A last line without an end gets one.
+    pub fn open(path: &Path, max_size: u64, keep: u32) -> Result<LogFile, LogError> {
+        if let Some(parent) = path.parent() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o750)
+                .create(parent)
+                .map_err(failed("make the directory", parent))?;
+        }
+        let mut file = open_to_append(path)?;
+        let size = file.metadata().map_err(failed("look at", path))?.len();
+        let mut log = LogFile {
+            torn: has_torn_end(&mut file, size).map_err(failed("read", path))?,
+            path: path.to_owned(),
+            max_size,
+            keep,
+            file,
+            size,
+        };
+        if log.torn && log.file.write(b"\n").is_ok_and(|written| written == 1) {
+            log.torn = false;
+            log.size += 1;
+        }
+        Ok(log)
+    }
+
+    /// Appends one record. After an error the record is lost, and the next one is tried as if nothing had happened.
+    pub fn append(&mut self, record: &Record) -> Result<(), LogError> {
+        let mut line = serde_json::to_vec(record)?;
+        line.push(b'\n');
+        self.reopen_if_moved()?;
+        if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.max_size {
+            self.rotate()?;
+        }
+        if self.torn {
+            line.insert(0, b'\n');
+        }
+        let written = self
+            .file
+            .write(&line)
+            .map_err(failed("write to", &self.path))?;
+        self.size += written as u64;
+        if written == line.len() {
+            self.torn = false;
+            return Ok(());
+        }
+        self.torn = true;
+        Err(LogError::Torn {
+            path: self.path.clone(),
+            written,
+            length: line.len(),
+        })
+    }
+
+    /// Somebody else may have moved or removed the file, logrotate for one.
+    fn reopen_if_moved(&mut self) -> Result<(), LogError> {
+        let look = failed("look at", &self.path);
+        let ours = self.file.metadata().map_err(look)?;
+        let there = fs::metadata(&self.path);
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            self.size = ours.len();
+            return Ok(());
+        }
+        self.start_afresh()
+    }
+
+    fn start_afresh(&mut self) -> Result<(), LogError> {
+        self.file = open_to_append(&self.path)?;
+        let look = failed("look at", &self.path);
+        self.size = self.file.metadata().map_err(look)?.len();
+        self.torn = false;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> Result<(), LogError> {
+        if self.keep == 0 {
+            self.file
+                .set_len(0)
+                .map_err(failed("truncate", &self.path))?;
+            self.size = 0;
+            self.torn = false;
+            return Ok(());
+        }
+        let mut surplus = self.keep.saturating_add(1);
+        while fs::remove_file(rotated(&self.path, surplus)).is_ok() {
+            surplus = surplus.saturating_add(1);
+        }
+        let free = (1..self.keep)
+            .find(|number| fs::symlink_metadata(rotated(&self.path, *number)).is_err())
+            .unwrap_or(self.keep);
+        for number in (1..free).rev() {
+            let from = rotated(&self.path, number);
+            fs::rename(&from, rotated(&self.path, number + 1)).map_err(failed("rotate", &from))?;
+        }
+        fs::rename(&self.path, rotated(&self.path, 1)).map_err(failed("rotate", &self.path))?;
+        self.start_afresh()
+    }
+}
+
+fn open_to_append(path: &Path) -> Result<File, LogError> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
+        .map_err(failed("open", path))
+}
+
+fn has_torn_end(file: &mut File, size: u64) -> Result<bool, io::Error> {
+    if size == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::Start(size - 1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn record(reason: &str) -> Record {
+        Record {
+            time: "2026-11-23T05:20:00Z".parse().unwrap(),
+            event: Event::Stopped {
+                reason: reason.to_owned(),
+            },
+        }
+    }
+
+    fn reasons(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.ends_with('\n'));
+        text.lines()
+            .map(
+                |line| match serde_json::from_str::<Record>(line).map(|record| record.event) {
+                    Ok(Event::Stopped { reason }) => reason,
+                    Ok(other) => panic!("{other:?}"),
+                    Err(_) => format!("malformed {}", line.len()),
+                },
+            )
+            .collect()
+    }
+
+    #[test]
+    fn a_full_file_is_rotated_and_only_so_many_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let two_lines = 2 * (serde_json::to_vec(&record("0")).unwrap().len() as u64 + 1);
+        let mut log = LogFile::open(&path, two_lines, 2).unwrap();
+        for number in 0..9 {
+            log.append(&record(&number.to_string())).unwrap();
+        }
+        assert_eq!(reasons(&path), ["8"]);
+        assert_eq!(reasons(&rotated(&path, 1)), ["6", "7"]);
+        assert_eq!(reasons(&rotated(&path, 2)), ["4", "5"]);
+        assert!(!rotated(&path, 3).exists());
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+    }
+
+    #[test]
+    fn keep_0_truncates() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = LogFile::open(&path, 1, 0).unwrap();
+        for number in 0..3 {
+            log.append(&record(&number.to_string())).unwrap();
+        }
+        assert_eq!(reasons(&path), ["2"]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_line_torn_by_a_crash_costs_that_line_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        fs::write(&path, "{\"time\":\"2026").unwrap();
+        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        log.append(&record("after")).unwrap();
+        assert_eq!(reasons(&path), ["malformed 13", "after"]);
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_record_and_the_next_begins_on_a_fresh_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        log.append(&record("before")).unwrap();
+        let disk = std::mem::replace(&mut log.file, File::create("/dev/full").unwrap());
+        log.path = "/dev/full".into();
+        let error = log.append(&record("lost")).unwrap_err();
+        assert!(matches!(error, LogError::Io { .. }), "{error}");
+        (log.file, log.path) = (disk, path.clone());
+        (&log.file).write_all(b"{\"half").unwrap();
+        log.torn = true;
+        log.append(&record("after")).unwrap();
+        assert_eq!(reasons(&path), ["before", "malformed 6", "after"]);
+    }
+
+    #[test]
+    fn a_file_moved_away_by_others_is_not_written_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        log.append(&record("before")).unwrap();
+        fs::rename(&path, directory.path().join("moved")).unwrap();
+        log.append(&record("after")).unwrap();
+        assert_eq!(reasons(&path), ["after"]);
+    }
+}

@@ -1,0 +1,9 @@
+//! Whoever consumes what the daemon knows. Each sink takes finished values, never the daemon's state, and a slow or
+//! failing sink loses its own output only: it never delays a tick.
+
+pub mod ask;
+pub mod control;
+pub mod log;
+pub mod log_reader;
+pub mod socket;
+pub mod state;

@@ -1,0 +1,283 @@
+//! The conntrack codec against what a kernel sent, what conntrack(8) printed of it, a second decoder, and noise.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, dump_request, message};
+use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized};
+use netlink_packet_netfilter::conntrack as oracle;
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use proptest::prelude::*;
+
+const DUMP: &str = include_str!("fixtures/conntrack/dump.hex");
+const LIST: &str = include_str!("fixtures/conntrack/dump.list");
+const DESTROY: &str = include_str!("fixtures/conntrack/destroy.hex");
+
+fn messages(hex: &str) -> Vec<Vec<u8>> {
+    let byte = |line: &str, at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+    hex.lines()
+        .map(|line| {
+            (0..line.len())
+                .step_by(2)
+                .map(|at| byte(line, at))
+                .collect()
+        })
+        .collect()
+}
+
+fn records(hex: &str) -> Vec<FlowRecord> {
+    messages(hex)
+        .iter()
+        .map(|message| FlowRecord::decode(message).unwrap())
+        .collect()
+}
+
+fn by_source_port(port: u16) -> FlowRecord {
+    let found = |flow: &FlowRecord| matches!(flow.original.detail, Detail::Ports { source, .. } if source == port);
+    records(DUMP).into_iter().find(found).unwrap()
+}
+
+/// The two values of each key in a line of conntrack(8): the original's, then the reply's.
+fn printed(line: &str) -> BTreeMap<&str, Vec<&str>> {
+    let mut values = BTreeMap::<_, Vec<_>>::new();
+    for (key, value) in line
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='))
+    {
+        values.entry(key).or_default().push(value);
+    }
+    values
+}
+
+fn assert_tuple(tuple: &Tuple, line: &str, position: usize) {
+    let values = printed(line);
+    let number = |key: &str| values[key][position].parse::<u16>().unwrap();
+    assert_eq!(
+        tuple.source,
+        values["src"][position].parse::<IpAddr>().unwrap(),
+        "{line}"
+    );
+    assert_eq!(
+        tuple.destination,
+        values["dst"][position].parse::<IpAddr>().unwrap(),
+        "{line}"
+    );
+    let detail = if values.contains_key("sport") {
+        Detail::Ports {
+            source: number("sport"),
+            destination: number("dport"),
+        }
+    } else if values.contains_key("type") {
+        Detail::Icmp {
+            id: number("id"),
+            kind: number("type") as u8,
+            code: number("code") as u8,
+        }
+    } else {
+        Detail::None
+    };
+    assert_eq!(tuple.detail, detail, "{line}");
+}
+
+#[test]
+fn decodes_what_conntrack_prints() {
+    let lines: BTreeMap<u32, &str> = LIST
+        .lines()
+        .map(|line| (printed(line)["id"].last().unwrap().parse().unwrap(), line))
+        .collect();
+    let flows = records(DUMP);
+    assert_eq!((flows.len(), lines.len()), (11, 11));
+    for flow in flows {
+        let line = lines[&flow.id];
+        let values = printed(line);
+        let protocol = line.split_whitespace().nth(3).unwrap();
+        assert_eq!(flow.original.protocol.to_string(), protocol);
+        assert_tuple(&flow.original, line, 0);
+        assert_tuple(&flow.reply, line, 1);
+        for (volume, position) in [(flow.original_volume, 0), (flow.reply_volume, 1)] {
+            let number = |key: &str| {
+                values
+                    .get(key)
+                    .map(|found| found[position].parse::<u64>().unwrap())
+            };
+            assert_eq!(volume.map(|volume| volume.bytes), number("bytes"), "{line}");
+            assert_eq!(
+                volume.map(|volume| volume.packets),
+                number("packets"),
+                "{line}"
+            );
+        }
+        let number = |key: &str| {
+            values
+                .get(key)
+                .map_or(0, |found| found[0].parse::<u32>().unwrap())
+        };
+        assert_eq!(flow.mark, number("mark"), "{line}");
+        assert_eq!(
+            u32::from(flow.zone),
+            number("zone") + number("zone-orig"),
+            "{line}"
+        );
+        assert_eq!(
+            flow.start.is_some(),
+            values.contains_key("delta-time"),
+            "{line}"
+        );
+        assert_eq!(
+            flow.tcp_state,
+            line.contains("ESTABLISHED").then_some(3),
+            "{line}"
+        );
+        const SEEN_REPLY: u32 = 2;
+        assert_eq!(
+            flow.status & SEEN_REPLY == 0,
+            line.contains("[UNREPLIED]"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn labels_tell_an_upload_from_a_port_forward() {
+    assert_eq!(by_source_port(50312).labels, Some(1 << 64 | 1 << 67));
+    assert_eq!(by_source_port(33000).labels, Some(1 << 66 | 1 << 65));
+}
+
+#[test]
+fn a_flow_older_than_accounting_has_no_counters_and_no_stamp() {
+    let flow = by_source_port(40001);
+    assert_eq!(
+        (
+            flow.original_volume,
+            flow.reply_volume,
+            flow.start,
+            flow.labels
+        ),
+        (None, None, None, None)
+    );
+}
+
+#[test]
+fn a_destroy_event_has_counters_and_both_stamps_but_no_labels() {
+    let flows = records(DESTROY);
+    assert_eq!(flows.len(), 2);
+    for flow in flows {
+        assert!(flow.original_volume.is_some() && flow.labels.is_none());
+        assert!(flow.start.unwrap() < flow.stop.unwrap());
+    }
+}
+
+#[test]
+fn the_request_asks_for_a_dump_of_all_families() {
+    let request = dump_request(7);
+    let header = NetlinkMessage::<NetfilterMessage>::deserialize(&request).unwrap();
+    let NetlinkHeader {
+        length,
+        message_type,
+        flags,
+        sequence_number,
+        ..
+    } = header.header;
+    assert_eq!(
+        (length, message_type, flags, sequence_number),
+        (20, message::GET, 0x301, 7)
+    );
+    let NetlinkPayload::InnerMessage(inner) = header.payload else {
+        panic!()
+    };
+    assert_eq!(u8::from(inner.header.family), 0);
+}
+
+#[test]
+fn agrees_with_a_second_decoder_where_it_has_types() {
+    for bytes in messages(DUMP) {
+        let flow = FlowRecord::decode(&bytes).unwrap();
+        let parsed = NetfilterMessage::parse_with_param(&bytes, message::NEW).unwrap();
+        let NetfilterMessageInner::Conntrack(oracle::ConntrackMessage::New(found)) = parsed.inner
+        else {
+            panic!()
+        };
+        for attribute in found {
+            match attribute {
+                oracle::ConntrackAttribute::CtaTupleOrig(parts) => compare(&flow.original, &parts),
+                oracle::ConntrackAttribute::CtaTupleReply(parts) => compare(&flow.reply, &parts),
+                oracle::ConntrackAttribute::CtaStatus(status) => {
+                    assert_eq!(flow.status, status.bits())
+                }
+                oracle::ConntrackAttribute::CtaMark(mark) => assert_eq!(flow.mark, mark),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn compare(tuple: &Tuple, parts: &[oracle::Tuple]) {
+    for part in parts {
+        match part {
+            oracle::Tuple::Ip(addresses) => {
+                assert_eq!(addresses[0], oracle::IPTuple::SourceAddress(tuple.source));
+                assert_eq!(
+                    addresses[1],
+                    oracle::IPTuple::DestinationAddress(tuple.destination)
+                );
+            }
+            oracle::Tuple::Proto(fields) => {
+                assert_eq!(
+                    fields[0],
+                    oracle::ProtoTuple::Protocol(tuple.protocol.into())
+                );
+                if let Detail::Ports {
+                    source,
+                    destination,
+                } = tuple.detail
+                {
+                    assert_eq!(fields[1], oracle::ProtoTuple::SourcePort(source));
+                    assert_eq!(fields[2], oracle::ProtoTuple::DestinationPort(destination));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn every_truncation_is_an_error_or_a_record_with_less() {
+    for bytes in messages(DUMP) {
+        for end in 0..bytes.len() {
+            if let Ok(cut) = FlowRecord::decode(&bytes[..end]) {
+                assert_eq!(cut.original, FlowRecord::decode(&bytes).unwrap().original);
+            }
+        }
+    }
+}
+
+#[test]
+fn attributes_of_a_newer_kernel_are_skipped() {
+    for mut bytes in messages(DUMP) {
+        let before = FlowRecord::decode(&bytes);
+        bytes.extend([8, 0, 0xff, 0, 1, 2, 3, 4]);
+        assert_eq!(FlowRecord::decode(&bytes), before);
+    }
+}
+
+proptest! {
+    #[test]
+    fn noise_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        let _ = FlowRecord::decode(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_message_never_panics(
+        which in 0usize..11,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = messages(DUMP).swap_remove(which);
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        let _ = FlowRecord::decode(&bytes);
+    }
+}
