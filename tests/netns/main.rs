@@ -1,0 +1,12 @@
+//! The real binary on the real kernel: everything here runs in network namespaces of the lab's own. Skipped
+//! without privileges, except where CI is `true`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests, where a panic is the report"
+)]
+
+mod commands;
+mod support;

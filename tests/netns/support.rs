@@ -1,0 +1,260 @@
+//! What the kernel tests share: a lab or a skip, the real binary started in it, and waiting for what must come.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use flowctl::event::{Event, Record};
+use flowctl::lab::latch::Latch;
+use flowctl::lab::{Lab, LabOptions, Namespace, clock};
+use flowctl::report::{CounterReport, Report, StateWord};
+
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The lab, or `None` where the kernel does not allow one.
+pub fn lab(options: LabOptions) -> Option<Lab> {
+    allowed().then(|| Lab::build(&options).unwrap())
+}
+
+/// An empty namespace, or `None` where the kernel does not allow one.
+pub fn namespace() -> Option<Namespace> {
+    allowed().then(|| Namespace::new("alone").unwrap())
+}
+
+fn allowed() -> bool {
+    let Err(error) = Namespace::new("probe") else {
+        return true;
+    };
+    let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+    assert!(!ci, "kernel tests must not be skipped in CI: {error}");
+    eprintln!("SKIPPED, no privileges: {error}");
+    false
+}
+
+/// Waits.
+pub fn pause(time: Duration) {
+    Latch::default().wait(time);
+}
+
+/// Waits until `check` gives something; panics with `what` if it never does.
+pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let until = clock::uptime().0 + PATIENCE;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(clock::uptime().0 < until, "this never happened: {what}");
+        pause(Duration::from_millis(20));
+    }
+}
+
+/// A place for one daemon: a configuration, a state directory and a socket, in a namespace.
+pub struct Bench<'a> {
+    pub namespace: &'a Namespace,
+    directory: tempfile::TempDir,
+}
+
+impl<'a> Bench<'a> {
+    pub fn new(namespace: &'a Namespace, config: &str) -> Self {
+        let bench = Bench {
+            namespace,
+            directory: tempfile::tempdir().unwrap(),
+        };
+        bench.configure(config);
+        bench
+    }
+
+    /// Writes the configuration; `[control]` is added.
+    pub fn configure(&self, config: &str) {
+        let text = format!("{config}\n[control]\nsocket = {:?}\n", self.socket());
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("flowctl.toml")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path().join("control.sock")
+    }
+
+    /// `flowctl ARGUMENTS` in the namespace, with this bench's configuration and state.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .arg("--state-dir")
+            .arg(self.state_dir());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn flowctl(&self, arguments: &[&str]) -> Output {
+        run_in(self.namespace, self.command(arguments))
+    }
+
+    /// Starts a daemon and waits until it answers.
+    pub fn start(&self) -> Daemon<'_> {
+        let mut command = self.command(&["run"]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let child = self.namespace.run(|| command.spawn()).unwrap().unwrap();
+        let mut daemon = Daemon {
+            bench: self,
+            child: Some(child),
+        };
+        eventually("the daemon answers", || {
+            if let Some(status) = daemon.child.as_mut().unwrap().try_wait().unwrap() {
+                let mut said = String::new();
+                daemon
+                    .child
+                    .as_mut()
+                    .unwrap()
+                    .stderr
+                    .take()
+                    .unwrap()
+                    .read_to_string(&mut said)
+                    .unwrap();
+                panic!("the daemon ended with {status}: {said}");
+            }
+            self.flowctl(&["status", "--json"])
+                .status
+                .success()
+                .then_some(())
+        });
+        daemon
+    }
+
+    /// All records of the log so far.
+    pub fn records(&self) -> Vec<Record> {
+        let text =
+            std::fs::read_to_string(self.state_dir().join("drilldowns.jsonl")).unwrap_or_default();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// `nft ARGUMENTS` in the namespace; panics when it fails.
+    pub fn nft(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("nft");
+        command.args(arguments);
+        let output = run_in(self.namespace, command);
+        assert!(
+            output.status.success(),
+            "nft {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Runs a command in a namespace to its end.
+pub fn run_in(namespace: &Namespace, mut command: Command) -> Output {
+    namespace.run(|| command.output()).unwrap().unwrap()
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon<'a> {
+    pub bench: &'a Bench<'a>,
+    child: Option<Child>,
+}
+
+impl Daemon<'_> {
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().unwrap().id() as i32
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// The newest report.
+    pub fn status(&self) -> Report {
+        let output = self.bench.flowctl(&["status", "--json"]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// One counter of the newest report.
+    pub fn counter(&self, name: &str) -> CounterReport {
+        let report = self.status();
+        report
+            .counters
+            .iter()
+            .find(|counter| counter.name.as_str() == name)
+            .unwrap()
+            .clone()
+    }
+
+    /// Waits for the next tick after this moment, so that all that was sent before is counted.
+    pub fn settle(&self) -> Report {
+        let before = self.status().tick.sequence;
+        eventually("the next tick", || {
+            Some(self.status()).filter(|report| report.tick.sequence > before + 1)
+        })
+    }
+
+    /// Waits until the only threshold is in that state.
+    pub fn await_state(&self, state: StateWord) -> Report {
+        eventually(&format!("{state:?}"), || {
+            Some(self.status()).filter(|report| report.thresholds[0].state == state)
+        })
+    }
+
+    /// Waits for a record of the log that `pick` takes.
+    pub fn await_record<T>(&self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+        eventually(what, || {
+            self.bench
+                .records()
+                .into_iter()
+                .rev()
+                .find_map(|record| pick(record.event))
+        })
+    }
+
+    /// SIGTERM; returns what it said on standard error.
+    pub fn stop(mut self) -> String {
+        self.signal(rustix::process::Signal::TERM);
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
