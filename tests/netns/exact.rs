@@ -103,11 +103,11 @@ fn places() -> Spec {
 /// Every combination of selectors, for uploads, downloads and traffic between the subnets.
 fn every_combination(mut spec: Spec) -> Spec {
     let ways: [(&str, [&[&str]; 4]); 3] = [
-        ("up", [&["lan", "inside"], &["wan"], &["home"], &["servers"]]),
         (
-            "down",
-            [&["wan"], &["inside"], SERVERS, &["site", "host"]],
+            "up",
+            [&["lan", "inside"], &["wan"], &["home"], &["servers"]],
         ),
+        ("down", [&["wan"], &["inside"], SERVERS, &["site", "host"]]),
         (
             "across",
             [&["lan"], &["things"], &["union", "host"], &["iot", "site"]],
@@ -118,7 +118,8 @@ fn every_combination(mut spec: Spec) -> Spec {
             let name = |at: usize| ["_in", "_out", "_from", "_to"][at];
             let used: Vec<usize> = (0..4).filter(|at| chosen & (1 << at) != 0).collect();
             let words: String = used.iter().map(|at| name(*at)).collect();
-            let select = std::array::from_fn(|at| if used.contains(&at) { values[at] } else { &[] });
+            let select =
+                std::array::from_fn(|at| if used.contains(&at) { values[at] } else { &[] });
             spec = spec.counter(&format!("{way}{words}"), select);
         }
     }

@@ -260,7 +260,11 @@ impl<'a> Beside<'a> {
                 bytes: counter.bytes,
                 packets: counter.packets,
             });
-            assert_eq!(ours, naive.get(&name).copied(), "{name} and its naive rules");
+            assert_eq!(
+                ours,
+                naive.get(&name).copied(),
+                "{name} and its naive rules"
+            );
             assert_eq!(ours, objects.get(&name).copied(), "{name} and its object");
         }
         assert_eq!(report.counters.len(), naive.len());

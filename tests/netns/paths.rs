@@ -24,10 +24,7 @@ fn ordinary() -> Spec {
         .counter("wan_to_home", [&["wan"], &[], &[], &["home"]])
 }
 
-fn assert_counted(
-    counted: &std::collections::BTreeMap<String, Volume>,
-    wanted: &[(&str, Volume)],
-) {
+fn assert_counted(counted: &std::collections::BTreeMap<String, Volume>, wanted: &[(&str, Volume)]) {
     for (name, volume) in counted {
         let expected = wanted.iter().find(|(wanted, _)| wanted == name);
         let expected = expected.map_or_else(Volume::default, |(_, volume)| *volume);
@@ -88,7 +85,11 @@ fn broadcasts_and_multicasts_count_once_and_looped_copies_not_at_all() {
     let sent = volume(Family::V4, 130).plus(volume(Family::V6, 30));
     assert_eq!(own["lan_out"].since(before["lan_out"]), sent);
     let to_home = own["home_to"].since(before["home_to"]);
-    assert_eq!(to_home, volume(Family::V4, 100), "only 10.77.1.255 is in home");
+    assert_eq!(
+        to_home,
+        volume(Family::V4, 100),
+        "only 10.77.1.255 is in home"
+    );
     assert_eq!(own["lan_in"], before["lan_in"], "looped copies");
     assert_eq!(own["home_from"], before["home_from"], "looped copies");
 
@@ -122,8 +123,14 @@ fn the_routers_own_traffic_leaves_and_what_is_for_it_only_arrives() {
             address: router(&lab, inside),
         };
         let host = lab.lan[0].end(family, 0);
-        send(&Ends::new(lab.router_end(family, 0), lab.server(family, 0, 0)), 10);
-        send(&Ends::new(lab.server(family, 0, 0), lab.router_end(family, 0)), 20);
+        send(
+            &Ends::new(lab.router_end(family, 0), lab.server(family, 0, 0)),
+            10,
+        );
+        send(
+            &Ends::new(lab.server(family, 0, 0), lab.router_end(family, 0)),
+            20,
+        );
         send(&Ends::new(own, host), 30);
         send(&Ends::new(host, own), 40);
         // From inside to the address outside: it arrives by the LAN and goes no further.
@@ -218,8 +225,18 @@ const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const TUNNEL_HEADERS: u64 = 20 + 8 + 8 + 14;
 
 /// One end of a tunnel between the router and the internet.
-fn tunnel_end(namespace: &Namespace, outer: [&str; 2], inner: [&str; 2], far: [&str; 2], near: bool) {
-    let (own, other) = if near { (NEAR_MAC, FAR_MAC) } else { (FAR_MAC, NEAR_MAC) };
+fn tunnel_end(
+    namespace: &Namespace,
+    outer: [&str; 2],
+    inner: [&str; 2],
+    far: [&str; 2],
+    near: bool,
+) {
+    let (own, other) = if near {
+        (NEAR_MAC, FAR_MAC)
+    } else {
+        (FAR_MAC, NEAR_MAC)
+    };
     let mut links = Links::open(namespace).unwrap();
     let device = NewDevice {
         name: "vx0",
@@ -267,11 +284,17 @@ fn a_tunnel_counts_inside_and_its_carrier_outside_and_no_packet_is_both() {
     let spec = ordinary()
         .interface("tunnel", &["vx0"])
         .subnet("behind", &["192.0.2.0/24", "2001:db8:7::/64"])
-        .counter("lan_or_tunnel_to_wan", [&["lan", "tunnel"], &["wan"], &[], &[]])
+        .counter(
+            "lan_or_tunnel_to_wan",
+            [&["lan", "tunnel"], &["wan"], &[], &[]],
+        )
         .counter("lan_to_tunnel", [&["lan"], &["tunnel"], &[], &["behind"]])
         .counter("tunnel_to_lan", [&["tunnel"], &["lan"], &[], &["home"]])
         .counter("wan_to_lan", [&["wan"], &["lan"], &[], &[]]);
-    let own: Vec<&str> = OWN.into_iter().chain(["192.0.2.1", "2001:db8:7::1"]).collect();
+    let own: Vec<&str> = OWN
+        .into_iter()
+        .chain(["192.0.2.1", "2001:db8:7::1"])
+        .collect();
     let bench = Bench::new(&lab.router, &spec.toml());
     let beside = Beside::start(&bench, &spec, &own);
     let carried = |inner: Volume| Volume {
@@ -287,7 +310,11 @@ fn a_tunnel_counts_inside_and_its_carrier_outside_and_no_packet_is_both() {
         load.direction = flowctl::lab::Direction::Exchange { reply: 500 };
         let exchange = Ends::new(lab.lan[1].end(family, 0), server);
         assert_eq!(udp(&exchange, &load).down.received.packets, 90);
-        let near = if family == Family::V4 { "192.0.2.1" } else { "2001:db8:7::1" };
+        let near = if family == Family::V4 {
+            "192.0.2.1"
+        } else {
+            "2001:db8:7::1"
+        };
         let own = Endpoint {
             namespace: &lab.router,
             address: SocketAddr::new(near.parse().unwrap(), 0),
