@@ -18,7 +18,10 @@ fn names() -> Vec<String> {
         let files = std::fs::read_dir(directory()).unwrap();
         files
             .map(|file| file.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == wanted))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == wanted)
+            })
             .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
             .collect()
     };
