@@ -4,9 +4,9 @@
 use super::attr::Writer;
 use super::expression::{self, PacketTypes};
 use super::nft::{FAMILY_INET, OBJECT_COUNTER, comment_userdata, message};
-use super::socket::{ACK, APPEND, CREATE, REQUEST};
+use super::socket::{ACK, APPEND, BATCH, CREATE, REQUEST};
 use crate::plan::diff::Changes;
-use crate::plan::ruleset::{Chain, Element, Field, KeyValue, ObjectMap, Ruleset};
+use crate::plan::ruleset::{Chain, Element, Field, KeyValue, ObjectMap, Rule, Ruleset};
 use crate::plan::text::TABLE_COMMENT;
 
 /// NFNL_SUBSYS_NFTABLES, as the batch's resource id.
@@ -31,10 +31,10 @@ const SET_CONCAT: u32 = 0x80;
 const ELEMENT_INTERVAL_END: u32 = 1;
 /// Elements to a message: keeps the nested list far below its 64 KiB.
 const ELEMENTS_A_MESSAGE: usize = 256;
-/// nft's userdata by which it prints the keys of a map of device names: key byte order (0), length 4, host (1).
-const HOST_BYTE_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
-/// nft's userdata for the last interval of a map when nothing ends it: type 1, length 4, value 1.
-const OPEN_INTERVAL: [u8; 6] = [1, 4, 1, 0, 0, 0];
+/// nft's userdata by which it prints the keys of a map of device names: key byte order (0) is the host's (1).
+const HOST_BYTE_ORDER: [u8; 6] = userdata(0, 1);
+/// nft's userdata for the last interval of a map when nothing ends it: flags (1) are "open" (1).
+const OPEN_INTERVAL: [u8; 6] = userdata(1, 1);
 
 const PACKET_TYPES: PacketTypes = PacketTypes {
     name: "__set%d",
@@ -71,11 +71,7 @@ impl Batch {
     pub fn install(ruleset: &Ruleset, changes: &Changes<'_>, generation: u32) -> Batch {
         let mut batch = Batch::begin(generation);
         let table = ruleset.table.as_str();
-        batch.add("the table", message::NEW_TABLE, CREATE, |w| {
-            w.text(1, table);
-            w.be32(2, 0);
-            w.attribute(TABLE_USERDATA, &comment_userdata(TABLE_COMMENT));
-        });
+        batch.table(table, 0);
         batch.add("the rules", message::DEL_RULE, 0, |w| w.text(1, table));
         for (map, elements) in &changes.remove_elements {
             batch.elements(message::DEL_ELEMENT, 0, table, map, elements);
@@ -121,6 +117,9 @@ impl Batch {
             batch.chain(table, chain);
         }
         batch.rules(ruleset);
+        // Once more, which changes nothing: the answer to the last message is that to the whole batch, and which of
+        // the others are there depends on the configuration.
+        batch.table(table, ACK);
         batch.end()
     }
 
@@ -136,10 +135,12 @@ impl Batch {
             writer: Writer::new(),
             objects: vec!["the batch".to_owned()],
         };
-        batch.writer.message(message::BATCH_BEGIN, REQUEST, 0, |w| {
-            w.nfgen(0, SUBSYSTEM);
-            w.be32(BATCH_GENERATION, generation);
-        });
+        batch
+            .writer
+            .message(message::BATCH_BEGIN, REQUEST, BATCH, |w| {
+                w.nfgen(0, SUBSYSTEM);
+                w.be32(BATCH_GENERATION, generation);
+            });
         batch
     }
 
@@ -176,6 +177,14 @@ impl Batch {
         self.add_named(what, name, kind, 0, |w| {
             w.text(1, table);
             w.text(attribute, name);
+        });
+    }
+
+    fn table(&mut self, table: &str, flags: u16) {
+        self.add("the table", message::NEW_TABLE, CREATE | flags, |w| {
+            w.text(1, table);
+            w.be32(2, 0);
+            w.attribute(TABLE_USERDATA, &comment_userdata(TABLE_COMMENT));
         });
     }
 
@@ -249,27 +258,28 @@ impl Batch {
         });
     }
 
-    /// All rules, the last of them acknowledged.
+    /// All rules.
     fn rules(&mut self, ruleset: &Ruleset) {
         let table = ruleset.table.as_str();
-        self.packet_types(table);
-        let chains = ruleset.chains.iter();
-        let rules: Vec<_> = chains
-            .flat_map(|chain| chain.rules.iter().map(move |rule| (chain.name, rule)))
-            .collect();
-        for (position, (chain, rule)) in rules.iter().enumerate() {
-            let acknowledge = if position + 1 == rules.len() { ACK } else { 0 };
-            self.add_named(
-                "a rule of chain",
-                chain,
-                message::NEW_RULE,
-                CREATE | APPEND | acknowledge,
-                |w| {
-                    w.text(1, table);
-                    w.text(2, chain);
-                    w.nest(4, |w| expression::write(w, rule, &PACKET_TYPES));
-                },
-            );
+        for chain in &ruleset.chains {
+            // The kernel refuses an anonymous set that no rule uses.
+            if chain.rules.contains(&Rule::ReturnLooped) {
+                self.packet_types(table);
+            }
+            for rule in &chain.rules {
+                let flags = CREATE | APPEND;
+                self.add_named(
+                    "a rule of chain",
+                    chain.name,
+                    message::NEW_RULE,
+                    flags,
+                    |w| {
+                        w.text(1, table);
+                        w.text(2, chain.name);
+                        w.nest(4, |w| expression::write(w, rule, &PACKET_TYPES));
+                    },
+                );
+            }
         }
     }
 
@@ -300,6 +310,12 @@ impl Batch {
             },
         );
     }
+}
+
+/// One number as nft keeps it beside sets and elements: type, length, value in the machine's byte order.
+const fn userdata(kind: u8, value: u32) -> [u8; 6] {
+    let [a, b, c, d] = value.to_ne_bytes();
+    [kind, 4, a, b, c, d]
 }
 
 /// PACKET_BROADCAST and PACKET_MULTICAST of linux/if_packet.h.

@@ -39,6 +39,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The kernel answers at once; a longer silence is a defect that must not hang the daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The sequence number of BATCH_BEGIN. What the kernel refuses as a whole (no privilege, another generation, or at
+/// the commit) it answers under this number, and may not read to the last message.
+pub const BATCH: u32 = 0;
+
 /// How a dump ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DumpEnd {
@@ -190,7 +194,8 @@ impl Netlink {
                     continue;
                 }
                 let refused = refusal(operation, object(message.sequence), &message);
-                let answered_last = message.sequence == last || is_batch_refused(&refused);
+                let of_whole = message.sequence == BATCH && refused.is_some();
+                let answered_last = message.sequence == last || of_whole;
                 first_refusal = first_refusal.or(refused);
                 if answered_last {
                     return self.drained(first_refusal);
@@ -211,15 +216,6 @@ impl AsFd for Netlink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// A batch that is refused as a whole (no privilege, or another generation) is not read to its last message.
-fn is_batch_refused(refused: &Option<KernelError>) -> bool {
-    let errno = refused.as_ref().and_then(KernelError::errno);
-    matches!(
-        errno,
-        Some(Errno::PERM | Errno::NOTCONN | Errno::NOBUFS) | Some(ERESTART)
-    )
 }
 
 /// ERESTART: the ruleset's generation is not the one the batch expects.

@@ -56,7 +56,7 @@ fn sentence(config: &Config, counter: &Counter) -> String {
     }
     let place = match (selectors.leaves(), selectors.in_.is_some()) {
         (false, _) => {
-            "after destination NAT, before the firewall; the router's own traffic as far as it arrives"
+            "after destination NAT, before the firewall; what is for the router itself included"
         }
         (true, false) => {
             "after the firewall, before source NAT; forwarded and made by the router itself"

@@ -1,30 +1,30 @@
-//! The ruleset in nft syntax, as `nft -f` loads it and much as `nft list` prints it. Nothing is installed from
-//! this text; it is for people, for golden tests and for `flowctl plan`.
+//! The ruleset in nft syntax, as `nft -f` loads it and as `nft -s list` prints it, but for the order in which the
+//! kernel keeps device names. Nothing is installed from this text; it is for people, for golden tests and for
+//! `flowctl plan`.
 
 use std::fmt::Write;
 
 use super::ruleset::{Chain, Element, Field, Hook, KeyValue, ObjectMap, Rule, Ruleset, Side};
+use crate::units::CounterName;
 
 /// The comment by which flowctl knows its own table again; the number is the layout's version.
 pub const TABLE_COMMENT: &str = "managed by flowctl, layout 1";
 
 /// The whole table.
 pub fn render(ruleset: &Ruleset) -> String {
-    let mut text = format!(
-        "table inet {} {{\n\tcomment \"{TABLE_COMMENT}\"\n",
-        ruleset.table
-    );
-    for counter in &ruleset.counters {
-        let _ = write!(text, "\n\tcounter {counter} {{\n\t}}\n");
-    }
-    for map in &ruleset.maps {
-        text.push_str(&render_map(map));
-    }
-    for chain in &ruleset.chains {
-        text.push_str(&render_chain(chain));
-    }
-    text.push_str("}\n");
-    text
+    let counters = ruleset.counters.iter().map(render_counter);
+    let maps = ruleset.maps.iter().map(render_map);
+    let chains = ruleset.chains.iter().map(render_chain);
+    let blocks: Vec<String> = counters.chain(maps).chain(chains).collect();
+    format!(
+        "table inet {} {{\n\tcomment \"{TABLE_COMMENT}\"\n{}}}\n",
+        ruleset.table,
+        blocks.join("\n")
+    )
+}
+
+fn render_counter(counter: &CounterName) -> String {
+    format!("\tcounter {counter} {{\n\t}}\n")
 }
 
 fn render_map(map: &ObjectMap) -> String {
@@ -35,12 +35,24 @@ fn render_map(map: &ObjectMap) -> String {
         ""
     };
     let elements: Vec<String> = map.elements.iter().map(render_element).collect();
+    let lines: Vec<String> = elements
+        .chunks(elements_a_line(map))
+        .map(|line| line.join(", "))
+        .collect();
     format!(
-        "\n\tmap {} {{\n\t\ttype {} : counter\n{flags}\t\telements = {{ {} }}\n\t}}\n",
+        "\tmap {} {{\n\t\ttype {} : counter\n{flags}\t\telements = {{ {} }}\n\t}}\n",
         map.name,
         types.join(" . "),
-        elements.join(",\n\t\t\t     ")
+        lines.join(",\n\t\t\t     ")
     )
+}
+
+/// As nft breaks lines.
+fn elements_a_line(map: &ObjectMap) -> usize {
+    match map.fields[..] {
+        [Field::Source4 | Field::Destination4] => 2,
+        _ => 1,
+    }
 }
 
 fn render_element(element: &Element) -> String {
@@ -79,7 +91,7 @@ fn field_expression(field: Field) -> &'static str {
 }
 
 fn render_chain(chain: &Chain) -> String {
-    let mut text = format!("\n\tchain {} {{\n", chain.name);
+    let mut text = format!("\tchain {} {{\n", chain.name);
     if let Some(base) = chain.base {
         let place = match base.hook {
             Hook::Prerouting => {

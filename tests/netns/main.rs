@@ -9,4 +9,9 @@
 )]
 
 mod commands;
+mod exact;
+mod listing;
+mod naive;
+mod paths;
+mod random;
 mod support;

@@ -150,16 +150,21 @@ impl<'a> Bench<'a> {
 
     /// `nft ARGUMENTS` in the namespace; panics when it fails.
     pub fn nft(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("nft");
-        command.args(arguments);
-        let output = run_in(self.namespace, command);
-        assert!(
-            output.status.success(),
-            "nft {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
+        nft_in(self.namespace, arguments)
     }
+}
+
+/// `nft ARGUMENTS` in a namespace; panics when it fails or complains.
+pub fn nft_in(namespace: &Namespace, arguments: &[&str]) -> String {
+    let mut command = Command::new("nft");
+    command.args(arguments);
+    let output = run_in(namespace, command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.is_empty(),
+        "nft {arguments:?}: {said}"
+    );
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs a command in a namespace to its end.

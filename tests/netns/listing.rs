@@ -1,0 +1,147 @@
+//! An operator's own tools never break on flowctl's table: what is installed lists without a complaint, what is
+//! listed loads again, and it is what `flowctl plan` says.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use flowctl::config::{Format, parse};
+use flowctl::kernel::nftables::Nftables;
+use flowctl::lab::Namespace;
+use flowctl::plan;
+
+use crate::support::{Bench, namespace, nft_in};
+
+/// Configurations that need no link, subnet or drilldown: what other rulesets always have may be missing.
+const BARE: [&str; 5] = [
+    "",
+    "counters.only_to.to = \"10.0.0.0/8\"",
+    "counters.only_from.from = \"::/0\"",
+    "interfaces.wan.device = \"a-name-of-15-by\"\ncounters.back.in = \"wan\"\ncounters.back.out = \"wan\"",
+    "counters.wide.from = [\"0.0.0.0/0\", \"::/0\"]\ncounters.wide.to = [\"255.255.255.255\", \"0.0.0.0\", \"ffff::/16\"]",
+];
+
+fn rulesets() -> Vec<(PathBuf, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets");
+    let files = std::fs::read_dir(directory).unwrap();
+    let mut found: Vec<(PathBuf, String)> = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    found.sort();
+    assert!(found.len() >= 3, "{found:?}");
+    found
+}
+
+/// The blocks of a listing, and the elements within each, without the order that the kernel gives them.
+fn normalised(listing: &str) -> BTreeSet<String> {
+    // The table's own lines are a block too, so that it does not matter what comes first in it.
+    let (table, content) = listing.split_once("layout 1\"\n").unwrap();
+    let blocks = [table].into_iter().chain(content.split("\n\n"));
+    blocks
+        .map(|block| {
+            // The last block has the table's closing bracket too.
+            let block = block.trim().trim_end_matches(['}', '\n', '\t', ' ']);
+            let Some((head, elements)) = block.split_once("elements = {") else {
+                return block.to_owned();
+            };
+            let elements: BTreeSet<&str> = elements.split(',').map(str::trim).collect();
+            format!("{head}{elements:?}")
+        })
+        .collect()
+}
+
+fn assert_same(ours: &str, wanted: &str) {
+    let (ours, wanted) = (normalised(ours), normalised(wanted));
+    let (extra, missing): (Vec<_>, Vec<_>) = (
+        ours.difference(&wanted).collect(),
+        wanted.difference(&ours).collect(),
+    );
+    assert!(
+        extra.is_empty() && missing.is_empty(),
+        "{extra:#?} instead of {missing:#?}"
+    );
+}
+
+fn listed(namespace: &Namespace) -> String {
+    nft_in(namespace, &["-s", "list", "ruleset"])
+}
+
+/// What a text loads to in a namespace of its own.
+fn reloaded(directory: &Path, text: &str) -> String {
+    let fresh = Namespace::new("fresh").unwrap();
+    let file = directory.join("listing.nft");
+    std::fs::write(&file, text).unwrap();
+    nft_in(&fresh, &["-f", file.to_str().unwrap()]);
+    listed(&fresh)
+}
+
+#[test]
+fn what_the_daemon_installs_lists_loads_again_and_is_what_plan_prints() {
+    let Some(namespace) = namespace() else { return };
+    let examples = rulesets().into_iter().map(|(_, text)| text);
+    for config in examples.chain(BARE.map(str::to_owned)) {
+        let bench = Bench::new(&namespace, &config);
+        let daemon = bench.start();
+        let installed = listed(&namespace);
+        assert!(installed.starts_with("table inet flowctl {"), "{installed}");
+        let planned = bench.flowctl(&["plan"]);
+        assert!(planned.status.success());
+        let planned = String::from_utf8(planned.stdout).unwrap();
+
+        let again = reloaded(bench.path(), &installed);
+        assert_same(&again, &installed);
+        let from_plan = reloaded(bench.path(), &planned);
+        assert_same(&from_plan, &installed);
+        let plan_alone = planned.split("\n# What each").next().unwrap();
+        assert_same(plan_alone, &installed);
+        // With its values it loads too: an operator's backup.
+        reloaded(bench.path(), &nft_in(&namespace, &["list", "ruleset"]));
+        daemon.stop();
+        assert_eq!(bench.flowctl(&["remove"]).status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_text_of_plan_is_taken_over_as_it_is_by_the_daemon() {
+    let Some(namespace) = namespace() else { return };
+    let (_, config) = rulesets().remove(0);
+    let bench = Bench::new(&namespace, &config);
+    let planned = String::from_utf8(bench.flowctl(&["plan"]).stdout).unwrap();
+    let file = bench.path().join("plan.nft");
+    std::fs::write(&file, &planned).unwrap();
+    nft_in(&namespace, &["-f", file.to_str().unwrap()]);
+    let loaded = listed(&namespace);
+    let daemon = bench.start();
+    assert_same(&listed(&namespace), &loaded);
+    daemon.stop();
+}
+
+#[test]
+fn each_example_replaces_any_other_in_one_batch() {
+    let Some(namespace) = namespace() else { return };
+    let examples = rulesets().into_iter().map(|(_, text)| text);
+    let texts: Vec<String> = examples.chain(BARE.map(str::to_owned)).collect();
+    let plans: Vec<plan::ruleset::Ruleset> = texts
+        .iter()
+        .map(|text| plan::compile(&parse(text, Format::Toml).unwrap()))
+        .collect();
+    let directory = tempfile::tempdir().unwrap();
+    for old in &plans {
+        for new in &plans {
+            let moved = namespace.run(|| -> Result<(), flowctl::kernel::error::KernelError> {
+                let mut nftables = Nftables::open()?;
+                nftables.install(old)?;
+                nftables.change(old, new)?;
+                Ok(())
+            });
+            moved.unwrap().unwrap();
+            let changed = listed(&namespace);
+            let wanted = reloaded(directory.path(), &plan::text::render(new));
+            assert_same(&changed, &wanted);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The pairs in rulesets/: what `flowctl plan` prints for each configuration is the file beside it. Needs no
+//! privilege. `FLOWCTL_BLESS=1` writes the files anew.
+
+#![allow(clippy::unwrap_used, reason = "this is a test")]
+#![allow(clippy::disallowed_methods, reason = "the program under test is run")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets")
+}
+
+/// The names of the pairs; each has both files.
+fn names() -> Vec<String> {
+    let stems = |wanted: &str| -> BTreeSet<String> {
+        let files = std::fs::read_dir(directory()).unwrap();
+        files
+            .map(|file| file.unwrap().path())
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == wanted)
+            })
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect()
+    };
+    let configurations = stems("toml");
+    assert!(configurations.len() >= 3);
+    if !blessing() {
+        assert_eq!(stems("nft"), configurations, "each has its pair");
+    }
+    configurations.into_iter().collect()
+}
+
+fn blessing() -> bool {
+    std::env::var_os("FLOWCTL_BLESS").is_some_and(|value| value == "1")
+}
+
+fn flowctl(command: &str, name: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_flowctl"))
+        .args([command, "--config"])
+        .arg(directory().join(format!("{name}.toml")))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command} {name}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn plan_prints_the_ruleset_beside_each_configuration() {
+    for name in names() {
+        let planned = flowctl("plan", &name);
+        let file = directory().join(format!("{name}.nft"));
+        if blessing() {
+            std::fs::write(&file, &planned).unwrap();
+        }
+        let golden = std::fs::read_to_string(&file).unwrap();
+        let differs = planned.lines().zip(golden.lines()).find(|(a, b)| a != b);
+        assert!(
+            planned == golden,
+            "{name}: {differs:?}; if it is meant, FLOWCTL_BLESS=1 writes it anew"
+        );
+    }
+}
+
+#[test]
+fn check_has_nothing_to_say_against_any_of_them() {
+    for name in names() {
+        flowctl("check", &name);
+    }
+}
+
+/// `#   NAME: sentence` for every counter, and every counter an operator can see is explained.
+#[test]
+fn every_counter_is_explained_under_the_ruleset() {
+    for name in names() {
+        let planned = flowctl("plan", &name);
+        let declared: Vec<&str> = planned
+            .lines()
+            .filter_map(|line| line.strip_prefix("\tcounter ")?.strip_suffix(" {"))
+            .collect();
+        let explained: Vec<&str> = planned
+            .lines()
+            .filter_map(|line| line.strip_prefix("#   ")?.split_once(": "))
+            .map(|(counter, _)| counter)
+            .collect();
+        assert_eq!(declared, explained, "{name}");
+        assert!(declared.len() > 5);
+    }
+}
