@@ -9,4 +9,7 @@
 )]
 
 mod commands;
+mod interrupted;
 mod support;
+mod truth;
+mod verdicts;
