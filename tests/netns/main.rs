@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod demo;
 mod interrupted;
 mod support;
 mod truth;
