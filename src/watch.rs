@@ -86,8 +86,11 @@ impl Watch {
             return;
         };
         let Some((bits, packets, interval)) = counter.rates() else {
-            if counter.delta == Delta::Unread {
-                self.unread_since.get_or_insert(account_start);
+            match counter.delta {
+                Delta::Unread => self.unread_since = self.unread_since.or(Some(account_start)),
+                Delta::First | Delta::Advanced { .. } | Delta::Reset { .. } => {
+                    self.unread_since = None;
+                }
             }
             return;
         };
