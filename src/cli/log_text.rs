@@ -32,7 +32,8 @@ pub fn render(record: &Record, style: &Style) -> String {
     line
 }
 
-fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
+/// One word for the kind of event with its colour, and what happened.
+pub fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
     match event {
         Event::Started {
             version,

@@ -9,9 +9,13 @@
 )]
 
 mod commands;
+mod demo;
 mod exact;
+mod interrupted;
 mod listing;
 mod naive;
 mod paths;
 mod random;
 mod support;
+mod truth;
+mod verdicts;
