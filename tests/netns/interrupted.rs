@@ -8,7 +8,7 @@ use flowctl::event::Event;
 use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, Way};
 use flowctl::report::StateWord;
 
-use crate::support::{Bench, Daemon, lab, run_in};
+use crate::support::{Bench, Daemon, eventually, lab, run_in};
 use crate::truth::{
     POINTS, Truth, assert_log, assert_near, assert_sums, await_raised, await_verdict, beat, beats,
     host,
@@ -57,7 +57,8 @@ fn flows_older_than_the_daemon_are_named_at_once_by_their_routes() {
     assert_eq!(raised.hosts[0].address, lab.lan[0].v4, "{raised:#?}");
     assert!(raised.flows[0].approximate);
     beats(&daemon, 10);
-    (culprit.stop(), other.stop());
+    culprit.stop();
+    other.stop();
     let verdict = await_verdict(&daemon, "watched");
     drop(film);
     let [larger, smaller] = truth.bytes(["culprit", "other"], Way::Up, &verdict);
@@ -121,10 +122,11 @@ fn without_a_drilldown_the_alert_names_nobody_and_conntrack_is_left_alone() {
     let rules = bench.nft(&["list", "table", "inet", "flowctl"]);
     assert!(!rules.contains(" ct "), "{rules}");
     culprit.stop();
-    daemon.await_record("cleared", |event| match event {
-        Event::Cleared { drilldown, .. } => Some(assert_eq!(drilldown, None)),
+    let of = daemon.await_record("cleared", |event| match event {
+        Event::Cleared { drilldown, .. } => Some(drilldown),
         _ => None,
     });
+    assert_eq!(of, None);
     assert_eq!(verdicts(&bench), []);
 }
 
@@ -187,6 +189,15 @@ fn a_drilldown_ends_after_max_duration_and_the_alert_goes_on() {
     assert_eq!(verdicts(&bench).len(), 1);
 }
 
+/// Waits until the only drilldown has looked that often again.
+fn await_dumps(daemon: &Daemon<'_>, count: u64) {
+    let dumps = || daemon.status().drilldowns[0].dumps;
+    let before = dumps();
+    eventually("the next dumps", || {
+        (dumps() >= before + count).then_some(())
+    });
+}
+
 #[test]
 fn a_flushed_conntrack_loses_little_and_nothing_becomes_negative() {
     let Some(lab) = lab(LabOptions::default()) else {
@@ -199,13 +210,14 @@ fn a_flushed_conntrack_loses_little_and_nothing_becomes_negative() {
     let small = truth.udp("small", up(&lab, Family::V6, 1), 2.0 * M, 1000);
     await_raised(&daemon);
     for _ in 0..3 {
-        beats(&daemon, 3);
+        await_dumps(&daemon, 2);
         let mut flush = Command::new("conntrack");
         flush.arg("-F");
         assert!(run_in(&lab.router, flush).status.success());
     }
-    beats(&daemon, 3);
-    (culprit.stop(), small.stop());
+    await_dumps(&daemon, 2);
+    culprit.stop();
+    small.stop();
     let verdict = await_verdict(&daemon, "watched");
     let [sent, little] = truth.bytes(["culprit", "small"], Way::Up, &verdict);
     let first = &verdict.hosts[0];
@@ -238,7 +250,8 @@ fn flows_without_accounting_are_said_to_be_that() {
         .unwrap();
     let unseen = truth.udp("unseen", up(&lab, Family::V4, 1), 10.0 * M, 1000);
     beats(&daemon, 10);
-    (culprit.stop(), unseen.stop());
+    culprit.stop();
+    unseen.stop();
     let verdict = await_verdict(&daemon, "watched");
     let [sent, uncounted] = truth.bytes(["culprit", "unseen"], Way::Up, &verdict);
     assert_sums(&verdict);

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "helpers of tests, where a panic is the report"
 )]
 

@@ -110,7 +110,8 @@ fn two_hosts_at_sixty_to_forty_are_told_in_that_order() {
     let less = truth.udp("less", up(&lab, 0, 0), 12.0 * M, 1000);
     let more = truth.udp("more", up(&lab, 2, 1), 18.0 * M, 1000);
     beats(&daemon, 10);
-    (less.stop(), more.stop());
+    less.stop();
+    more.stop();
     let verdict = await_verdict(&daemon, "watched");
     let named: Vec<_> = verdict.hosts.iter().map(|host| host.address).collect();
     assert_eq!(named, [lab.lan[2].v4, lab.lan[0].v4]);
@@ -276,7 +277,8 @@ fn a_packet_rate_threshold_ranks_by_packets() {
     let many = truth.udp("many", up(&lab, 0, 0), 1.0 * M, 20);
     let large = truth.udp("large", up(&lab, 1, 1), 8.0 * M, 1400);
     beats(&daemon, 8);
-    (many.stop(), large.stop());
+    many.stop();
+    large.stop();
     let verdict = await_verdict(&daemon, "watched");
     let (first, second) = (&verdict.hosts[0], &verdict.hosts[1]);
     assert_eq!(
@@ -308,7 +310,8 @@ fn a_subnet_counter_needs_no_interface() {
     let one = truth.udp("one", up(&lab, 0, 0), 10.0 * M, 1000);
     let other = truth.udp("other", up(&lab, 1, 1), 5.0 * M, 1000);
     beats(&daemon, 8);
-    (one.stop(), other.stop());
+    one.stop();
+    other.stop();
     let verdict = await_verdict(&daemon, "watched");
     let shares = truth.shares(["one", "other"], Way::Up, &verdict);
     for (position, share) in shares.into_iter().enumerate() {
@@ -334,7 +337,8 @@ fn ipv6_without_nat_is_named_the_same() {
     let film = truth.tcp("film", ends(0, 0), 15.0 * M, Direction::Download);
     let call = truth.tcp("call", ends(1, 1), 5.0 * M, Direction::Download);
     beats(&daemon, 10);
-    (film.stop(), call.stop());
+    film.stop();
+    call.stop();
     let verdict = await_verdict(&daemon, "watched");
     let [large, small] = truth.shares(["film", "call"], Way::Down, &verdict);
     assert_eq!(verdict.hosts[0].address, lab.lan[0].v6);
@@ -364,7 +368,8 @@ fn the_routers_own_traffic_is_put_down_to_the_router() {
     let backup = truth.udp("backup", ends, 10.0 * M, 1000);
     let host = truth.udp("host", up(&lab, 0, 1), 5.0 * M, 1000);
     beats(&daemon, 8);
-    (backup.stop(), host.stop());
+    backup.stop();
+    host.stop();
     let verdict = await_verdict(&daemon, "watched");
     let [own, other] = truth.shares(["backup", "host"], Way::Up, &verdict);
     assert_eq!(verdict.hosts[0].address, lab.wan_address(Family::V4));
@@ -400,7 +405,8 @@ fn between_two_inside_hosts_the_sender_is_named_for_what_arrives() {
     );
     let across = truth.udp("across", across, 5.0 * M, 1000);
     beats(&daemon, 8);
-    (hairpin.stop(), across.stop());
+    hairpin.stop();
+    across.stop();
     let verdict = await_verdict(&daemon, "watched");
     let shares = truth.shares(["hairpin", "across"], Way::Up, &verdict);
     assert_near(
