@@ -31,8 +31,10 @@ const SET_CONCAT: u32 = 0x80;
 const ELEMENT_INTERVAL_END: u32 = 1;
 /// Elements to a message: keeps the nested list far below its 64 KiB.
 const ELEMENTS_A_MESSAGE: usize = 256;
-/// nft's userdata by which it prints the keys of a map of device names: key byte order (0) is the host's (1).
+/// nft's userdata by which it prints the keys of a set: key byte order (0) is the host's (1) or the network's (2). In
+/// a concatenation each field has its own.
 const HOST_BYTE_ORDER: [u8; 6] = userdata(0, 1);
+const NETWORK_BYTE_ORDER: [u8; 6] = userdata(0, 2);
 /// nft's userdata for the last interval of a map when nothing ends it: flags (1) are "open" (1).
 const OPEN_INTERVAL: [u8; 6] = userdata(1, 1);
 
@@ -209,8 +211,10 @@ impl Batch {
             w.be32(5, key_length as u32);
             w.be32(15, OBJECT_COUNTER);
             w.be32(10, id);
-            if key_type == TYPE_IFNAME {
-                w.attribute(13, &HOST_BYTE_ORDER);
+            match map.fields[..] {
+                [field] if field.is_address() => w.attribute(13, &NETWORK_BYTE_ORDER),
+                [_] => w.attribute(13, &HOST_BYTE_ORDER),
+                _ => {}
             }
             if concat != 0 {
                 w.nest(9, |w| {
@@ -292,6 +296,7 @@ impl Batch {
             w.be32(4, TYPE_PKTTYPE);
             w.be32(5, 1);
             w.be32(10, PACKET_TYPES.id);
+            w.attribute(13, &HOST_BYTE_ORDER);
             w.nest(9, |w| w.be32(1, 2));
         });
         self.add(

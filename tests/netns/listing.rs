@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use flowctl::config::{Format, parse};
+use flowctl::kernel::attr::{Attribute, Writer};
+use flowctl::kernel::nft::message;
 use flowctl::kernel::nftables::Nftables;
+use flowctl::kernel::socket::Netlink;
 use flowctl::lab::Namespace;
-use flowctl::plan;
+use flowctl::plan::{self, ruleset::Ruleset};
 
 use crate::support::{Bench, namespace, nft_in};
 
@@ -125,7 +128,7 @@ fn each_example_replaces_any_other_in_one_batch() {
     let Some(namespace) = namespace() else { return };
     let examples = rulesets().into_iter().map(|(_, text)| text);
     let texts: Vec<String> = examples.chain(BARE.map(str::to_owned)).collect();
-    let plans: Vec<plan::ruleset::Ruleset> = texts
+    let plans: Vec<Ruleset> = texts
         .iter()
         .map(|text| plan::compile(&parse(text, Format::Toml).unwrap()))
         .collect();
@@ -143,5 +146,106 @@ fn each_example_replaces_any_other_in_one_batch() {
             let wanted = reloaded(directory.path(), &plan::text::render(new));
             assert_same(&changed, &wanted);
         }
+    }
+}
+
+/// NFT_MSG_GETRULE and NFT_MSG_GETSETELEM, which flowctl itself has no use for.
+const GET_RULE: u16 = 0x0a07;
+const GET_ELEMENT: u16 = 0x0a0d;
+/// What may differ between two tables alike in all else: handles, positions, use counts, addresses in the kernel, and
+/// how many elements there are (nft begins each map of intervals with an empty one).
+const NUMBERED: [(u16, &[u16]); 4] = [
+    (message::GET_TABLE, &[3, 4]),
+    (message::GET_CHAIN, &[2, 6, 11]),
+    (GET_RULE, &[3, 6]),
+    (message::GET_SET, &[16, 19, 20]),
+];
+/// NFTA_SET_USERDATA begins with the key's byte order; nft adds hints of its own.
+const SET_USERDATA: u16 = 13;
+const NO_BYTE_ORDER: [u8; 6] = [0, 4, 0, 0, 0, 0];
+const ELEMENTS: u16 = 3;
+const ELEMENT_OBJECT: u16 = 9;
+
+/// All that the kernel says of the table, attribute by attribute.
+fn on_the_wire(namespace: &Namespace, ruleset: &Ruleset) -> BTreeSet<String> {
+    let netlink = namespace.run(|| Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER));
+    let mut netlink = netlink.unwrap().unwrap();
+    let mut found = BTreeSet::new();
+    let about = |w: &mut Writer| {
+        w.nfgen(1, 0);
+        w.text(1, "flowctl");
+    };
+    for (kind, numbered) in NUMBERED {
+        let dumped = netlink.dump("compare", kind, about, |message| {
+            let attributes = message.attributes()?.map(Result::unwrap);
+            let kept: Vec<String> = attributes
+                .filter(|attribute| !numbered.contains(&attribute.kind))
+                .filter_map(|Attribute { kind: at, value }| match (kind, at) {
+                    (message::GET_SET, SET_USERDATA) => {
+                        let order = value.get(..6)?;
+                        (order != NO_BYTE_ORDER).then(|| format!("{at}: {order:?}"))
+                    }
+                    _ => Some(format!("{at}: {value:?}")),
+                })
+                .collect();
+            found.insert(format!("{kind:#x} {kept:?}"));
+            Ok(())
+        });
+        dumped.unwrap();
+    }
+    for map in &ruleset.maps {
+        let of_map = |w: &mut Writer| {
+            about(w);
+            w.text(2, &map.name);
+        };
+        let dumped = netlink.dump("compare", GET_ELEMENT, of_map, |message| {
+            let attributes = message.attributes()?.map(Result::unwrap);
+            for list in attributes.filter(|attribute| attribute.kind == ELEMENTS) {
+                let elements = list.nested().map(Result::unwrap);
+                let told = elements.filter(|element| !is_empty_beginning(element));
+                found.extend(told.map(|element| format!("{} {:?}", map.name, element.value)));
+            }
+            Ok(())
+        });
+        dumped.unwrap();
+    }
+    found
+}
+
+/// The end of no interval at the lowest key.
+fn is_empty_beginning(element: &Attribute<'_>) -> bool {
+    let mut attributes = element.nested().map(Result::unwrap);
+    let (mut lowest, mut refers) = (false, false);
+    attributes.by_ref().for_each(|attribute| {
+        lowest |= attribute.kind == 1 && attribute.value[4..].iter().all(|byte| *byte == 0);
+        refers |= attribute.kind == ELEMENT_OBJECT;
+    });
+    lowest && !refers
+}
+
+#[test]
+fn what_is_installed_is_to_the_byte_what_nft_itself_would_install() {
+    let Some(_) = namespace() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("plan.nft");
+    let examples = rulesets().into_iter().map(|(_, text)| text);
+    for text in examples.chain(BARE.map(str::to_owned)) {
+        let ruleset = plan::compile(&parse(&text, Format::Toml).unwrap());
+        let (ours, theirs) = (
+            Namespace::new("ours").unwrap(),
+            Namespace::new("nft").unwrap(),
+        );
+        let installed = ours.run(|| Nftables::open()?.install(&ruleset));
+        installed.unwrap().unwrap();
+        std::fs::write(&file, plan::text::render(&ruleset)).unwrap();
+        nft_in(&theirs, &["-f", file.to_str().unwrap()]);
+        let (ours, theirs) = (on_the_wire(&ours, &ruleset), on_the_wire(&theirs, &ruleset));
+        let extra: Vec<_> = ours.difference(&theirs).collect();
+        let missing: Vec<_> = theirs.difference(&ours).collect();
+        assert!(
+            extra.is_empty() && missing.is_empty(),
+            "{extra:#?} instead of {missing:#?}"
+        );
+        assert!(!ours.is_empty());
     }
 }

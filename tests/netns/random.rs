@@ -2,14 +2,15 @@
 //! equals naive rules. `FLOWCTL_SEED` repeats a run.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
 use flowctl::config::{Config, Format, parse};
+use flowctl::kernel::batch::Batch;
 use flowctl::kernel::nftables::Nftables;
+use flowctl::kernel::socket::Netlink;
 use flowctl::lab::{Lab, LabOptions, Namespace, clock};
-use flowctl::plan;
+use flowctl::plan::{self, diff};
 use flowctl::units::Volume;
 
 use crate::exact::OWN;
@@ -21,6 +22,8 @@ const DURATION: Duration = Duration::from_secs(15);
 const FEWEST_CASES: u32 = 25;
 const PACKETS: usize = 12;
 const PORT: u16 = 7777;
+/// The kernel does not compare 0.
+const ANY_GENERATION: u32 = 0;
 const DEVICES: [&str; 4] = ["wan0", "br-lan", "br-iot", "nope0"];
 /// Nested, equal, adjacent, at both ends of all addresses, and one host each.
 const PREFIXES: [&str; 24] = [
@@ -173,15 +176,18 @@ fn quiet_lab() -> Option<Lab> {
     })
 }
 
-/// Odd installs change the ruleset before, as a reload does; even ones replace it, as a start does.
+/// Changes the ruleset before, as a reload does, or replaces it, whatever it is, as a start does. The change is sent
+/// as it is: the daemon would fall back to replacing.
 fn install(router: &Namespace, before: Option<&Config>, config: &Config, by_change: bool) {
     let ruleset = plan::compile(config);
-    let installed = router.run(|| {
-        let mut nftables = Nftables::open()?;
-        match before.filter(|_| by_change) {
-            Some(before) => nftables.change(&plan::compile(before), &ruleset),
-            None => nftables.install(&ruleset),
+    let installed = router.run(|| match before.filter(|_| by_change) {
+        Some(before) => {
+            let old = plan::compile(before);
+            let batch = Batch::install(&ruleset, &diff::between(&old, &ruleset), ANY_GENERATION);
+            let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
+            netlink.transact("change", batch.bytes(), batch.last(), |at| batch.object(at))
         }
+        None => Nftables::open()?.install(&ruleset).map(drop),
     });
     installed.unwrap().unwrap();
 }
@@ -189,10 +195,15 @@ fn install(router: &Namespace, before: Option<&Config>, config: &Config, by_chan
 fn run_case(lab: &Lab, stations: &[Station], random: &mut Rng, before: Option<&Config>) -> Config {
     let (spec, config) = valid(random);
     let directory = tempfile::tempdir().unwrap();
-    naive::load(&lab.router, directory.path() as &Path, &spec.naive(&OWN));
+    naive::load(&lab.router, directory.path(), &spec.naive(&OWN));
+    let former = before.map(|_| naive::counters(&lab.router, "flowctl"));
     install(&lab.router, before, &config, random.bool());
-    // A counter that stays keeps its value, so what is compared is the growth.
     let start = naive::counters(&lab.router, "flowctl");
+    for (name, volume) in &start {
+        let kept = former.as_ref().and_then(|former| former.get(name));
+        let wanted = kept.copied().unwrap_or_default();
+        assert_eq!(*volume, wanted, "{name} keeps its value, or is new");
+    }
     let told = exchange(random, stations);
     let ours = naive::counters(&lab.router, "flowctl");
     let naive = naive::counters(&lab.router, "naive");
