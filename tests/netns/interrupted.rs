@@ -5,7 +5,7 @@ use std::process::Command;
 
 use flowctl::drilldown::verdict::Verdict;
 use flowctl::event::Event;
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, Way};
+use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, Way, clock};
 use flowctl::report::StateWord;
 
 use crate::support::{Bench, Daemon, eventually, lab, run_in};
@@ -209,8 +209,10 @@ fn a_flushed_conntrack_loses_little_and_nothing_becomes_negative() {
     let culprit = crossing(&daemon, &truth, &lab);
     let small = truth.udp("small", up(&lab, Family::V6, 1), 2.0 * M, 1000);
     await_raised(&daemon);
+    let mut flushed = clock::wall();
     for _ in 0..3 {
         await_dumps(&daemon, 2);
+        flushed = clock::wall();
         let mut flush = Command::new("conntrack");
         flush.arg("-F");
         assert!(run_in(&lab.router, flush).status.success());
@@ -222,10 +224,9 @@ fn a_flushed_conntrack_loses_little_and_nothing_becomes_negative() {
     let [sent, little] = truth.bytes(["culprit", "small"], Way::Up, &verdict);
     let first = &verdict.hosts[0];
     assert_eq!(first.address, lab.lan[0].v4);
-    assert!(
-        verdict.flows_total >= 8,
-        "each flush makes new flows: {verdict:#?}"
-    );
+    // An entry may be made where the one before was and look like it, so flows cannot be counted; their stamps tell.
+    let newest = verdict.flows.iter().filter_map(|flow| flow.started).max();
+    assert!(newest.unwrap() > flushed, "a flush makes new flows");
     assert!(first.bytes <= sent + sent / 50, "nothing is counted twice");
     let known = (verdict.attributed_bytes + verdict.unexplained_bytes) as f64;
     assert_near("counted", known / (sent + little) as f64, 1.0);

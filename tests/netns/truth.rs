@@ -105,6 +105,12 @@ pub fn await_verdict(daemon: &Daemon<'_>, threshold: &str) -> Verdict {
     verdict
 }
 
+/// Flows sum to what was counted, where nothing is dropped and nothing moves after the account.
+pub fn assert_no_excess(verdict: &Verdict) {
+    let part = verdict.excess_bytes as f64 / verdict.counted_bytes as f64;
+    assert!(part <= POINTS, "{verdict:#?}");
+}
+
 /// The newest alert; it names somebody.
 pub fn await_raised(daemon: &Daemon<'_>) -> Raised {
     daemon.await_record("raised", |event| match event {

@@ -8,7 +8,9 @@ use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, Protocol
 use flowctl::report::StateWord;
 
 use crate::support::{Bench, lab};
-use crate::truth::{Truth, assert_near, await_raised, await_verdict, beat, beats, host};
+use crate::truth::{
+    Truth, assert_near, assert_no_excess, await_raised, await_verdict, beat, beats, host,
+};
 
 /// Mbit/s.
 const M: f64 = 1e6;
@@ -73,6 +75,7 @@ fn one_elephant_among_many_mice_behind_nat() {
     beats(&daemon, 10);
     elephant.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let of_mice: u64 = (0..24)
         .map(|number| truth.bytes([&format!("mouse {number}")], Way::Up, &verdict)[0])
         .sum();
@@ -113,6 +116,7 @@ fn two_hosts_at_sixty_to_forty_are_told_in_that_order() {
     less.stop();
     more.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let named: Vec<_> = verdict.hosts.iter().map(|host| host.address).collect();
     assert_eq!(named, [lab.lan[2].v4, lab.lan[0].v4]);
     let [more, less] = truth.shares(["more", "less"], Way::Up, &verdict);
@@ -280,6 +284,7 @@ fn a_packet_rate_threshold_ranks_by_packets() {
     many.stop();
     large.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let (first, second) = (&verdict.hosts[0], &verdict.hosts[1]);
     assert_eq!(
         (first.address, second.address),
@@ -313,6 +318,7 @@ fn a_subnet_counter_needs_no_interface() {
     one.stop();
     other.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let shares = truth.shares(["one", "other"], Way::Up, &verdict);
     for (position, share) in shares.into_iter().enumerate() {
         let found = host(&verdict, lab.lan[position].v4);
@@ -340,6 +346,7 @@ fn ipv6_without_nat_is_named_the_same() {
     film.stop();
     call.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let [large, small] = truth.shares(["film", "call"], Way::Down, &verdict);
     assert_eq!(verdict.hosts[0].address, lab.lan[0].v6);
     assert_near("the film", verdict.hosts[0].share, large);
@@ -371,6 +378,7 @@ fn the_routers_own_traffic_is_put_down_to_the_router() {
     backup.stop();
     host.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let [own, other] = truth.shares(["backup", "host"], Way::Up, &verdict);
     assert_eq!(verdict.hosts[0].address, lab.wan_address(Family::V4));
     assert_near("the router", verdict.hosts[0].share, own);
@@ -408,6 +416,7 @@ fn between_two_inside_hosts_the_sender_is_named_for_what_arrives() {
     hairpin.stop();
     across.stop();
     let verdict = await_verdict(&daemon, "watched");
+    assert_no_excess(&verdict);
     let shares = truth.shares(["hairpin", "across"], Way::Up, &verdict);
     assert_near(
         "the hairpin",
