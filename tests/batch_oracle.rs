@@ -2,6 +2,10 @@
 //! what was planned, and write the same bytes again.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the types belong to another crate"
+)]
 
 use std::path::Path;
 
