@@ -1,27 +1,26 @@
 //! The whole job on a router of its own: a lab, ordinary traffic, one host that fills the uplink, and the daemon
 //! as it is. What the generators sent is kept beside what flowctl found, so that everyone can compare.
 
+mod cast;
+
 use std::io;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc as records, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::cast::Cast;
 use crate::config::{self, Format};
 use crate::daemon::{Daemon, DaemonError, Options, Stopper};
 use crate::drilldown::verdict::Verdict;
 use crate::event::{Event, Record};
-use crate::lab::{
-    Direction, Endpoint, Ends, Family, Generator, Host, Lab, LabError, LabOptions, TcpLoad,
-    Timeline, UdpLoad, Way,
-};
+use crate::lab::{Direction, Family, Lab, LabError, LabOptions};
 use crate::report::{Report, StateWord};
-use crate::units::BitRate;
 
 /// The uplink's capacity, in bits per second.
 pub const CAPACITY: f64 = 50e6;
@@ -88,6 +87,9 @@ pub enum DemoError {
         /// Why not.
         source: io::Error,
     },
+    /// Whoever watched went away.
+    #[error("nobody watches any more")]
+    Unwatched,
     /// Ctrl-C.
     #[error("interrupted; the demo's router and everything on it is gone")]
     Interrupted,
@@ -190,8 +192,11 @@ pub fn configuration(seconds: u32) -> String {
     Script::new(seconds).config
 }
 
-/// Plays it, telling `observe` what happens. Everything is gone when it returns.
-pub fn run(seconds: u32, observe: &mut dyn FnMut(Moment<'_>)) -> Result<Outcome, DemoError> {
+/// Who watches: told what happens, and asked whether to go on.
+pub type Observer<'a> = dyn FnMut(Moment<'_>) -> ControlFlow<()> + 'a;
+
+/// Plays it for `observe`. Everything is gone when it returns.
+pub fn run(seconds: u32, observe: &mut Observer<'_>) -> Result<Outcome, DemoError> {
     let system = |operation| move |source| DemoError::System { operation, source };
     let script = Script::new(seconds);
     let config =
@@ -209,15 +214,20 @@ pub fn run(seconds: u32, observe: &mut dyn FnMut(Moment<'_>)) -> Result<Outcome,
         .enable_all()
         .build()
         .map_err(system("start a runtime"))?;
+    // Before there is anything that a signal could leave behind.
+    let signals = Signals::listen(&runtime).map_err(system("listen for signals"))?;
     let state_dir = tempfile::tempdir().map_err(system("make a directory for the demo's state"))?;
     let lab = Lab::build(&LabOptions {
         lan_hosts: 4,
         iot_hosts: 2,
         ..LabOptions::default()
     })?;
-    observe(Moment::Stage(
-        "a router in network namespaces: 6 hosts behind it, IPv4 and IPv6, masquerading, an uplink of 50 Mbit/s".into(),
-    ));
+    tell(
+        observe,
+        Moment::Stage(
+            "A router of its own: 6 hosts behind it, NAT, an uplink of 50 Mbit/s.".into(),
+        ),
+    )?;
     let (announced, records) = records::unbounded_channel();
     let (reports, seen) = watch::channel(None);
     let options = Options {
@@ -237,6 +247,7 @@ pub fn run(seconds: u32, observe: &mut dyn FnMut(Moment<'_>)) -> Result<Outcome,
         seconds,
         records,
         reports: seen,
+        signals,
     };
     let played = runtime.block_on(stage.play(&lab, &mut cast, observe));
     cast.leave();
@@ -276,185 +287,45 @@ fn start_daemon(
     }
 }
 
-/// Who plays: the generators, and the recorder of what they send.
-struct Cast {
-    timeline: Timeline,
-    generators: Vec<Generator>,
-    roles: Vec<(String, IpAddr, &'static str)>,
-}
-
-impl Cast {
-    /// Everyone but the culprit.
-    fn enter(lab: &Lab) -> Result<Self, DemoError> {
-        let timeline = Timeline::start().map_err(|source| DemoError::System {
-            operation: "start a recorder",
-            source,
-        })?;
-        let mut cast = Cast {
-            timeline,
-            generators: Vec::new(),
-            roles: Vec::new(),
-        };
-        let (lan, iot) = (&lab.lan, &lab.iot);
-        cast.udp(
-            &lan[0],
-            lab,
-            Family::V4,
-            "a video call",
-            1.5e6,
-            Direction::Exchange { reply: 1000 },
-        )?;
-        cast.tcp(
-            &lan[1],
-            lab,
-            Family::V6,
-            "photos to a cloud",
-            1e6,
-            Direction::Upload,
-        )?;
-        cast.tcp(
-            &lan[2],
-            lab,
-            Family::V4,
-            "watches a film",
-            8e6,
-            Direction::Download,
-        )?;
-        cast.udp(
-            &iot[0],
-            lab,
-            Family::V4,
-            "a camera",
-            0.6e6,
-            Direction::Upload,
-        )?;
-        cast.udp(
-            &iot[1],
-            lab,
-            Family::V6,
-            "a thermostat",
-            0.1e6,
-            Direction::Upload,
-        )?;
-        Ok(cast)
-    }
-
-    fn udp(
-        &mut self,
-        host: &Host,
-        lab: &Lab,
-        family: Family,
-        role: &'static str,
-        rate: f64,
-        direction: Direction,
-    ) -> Result<(), DemoError> {
-        let (client, server) = self.ends(host, lab, family);
-        let load = UdpLoad {
-            direction,
-            payload: 1000,
-            rate: Some(BitRate(rate)),
-            datagrams: u64::MAX,
-            longest: LONGEST,
-        };
-        self.cast(
-            Generator::udp(role, &Ends::new(client, server), &load)?,
-            client,
-            role,
-        );
-        Ok(())
-    }
-
-    fn tcp(
-        &mut self,
-        host: &Host,
-        lab: &Lab,
-        family: Family,
-        role: &'static str,
-        rate: f64,
-        direction: Direction,
-    ) -> Result<(), DemoError> {
-        let (client, server) = self.ends(host, lab, family);
-        let load = TcpLoad {
-            direction,
-            rate: Some(BitRate(rate)),
-            bytes: u64::MAX,
-            longest: LONGEST,
-        };
-        self.cast(
-            Generator::tcp(role, &Ends::new(client, server), &load)?,
-            client,
-            role,
-        );
-        Ok(())
-    }
-
-    /// Each speaks with a server of its own.
-    fn ends<'a>(
-        &self,
-        host: &'a Host,
-        lab: &'a Lab,
-        family: Family,
-    ) -> (Endpoint<'a>, Endpoint<'a>) {
-        (
-            host.end(family, 0),
-            lab.server(family, self.generators.len() as u8, 443),
-        )
-    }
-
-    fn cast(&mut self, generator: Generator, client: Endpoint<'_>, role: &'static str) {
-        self.timeline.watch(&generator);
-        self.roles
-            .push((generator.name.clone(), client.address.ip(), role));
-        self.generators.push(generator);
-    }
-
-    fn stop_last(&mut self) {
-        if let Some(last) = self.generators.last() {
-            last.stop();
-        }
-    }
-
-    fn leave(&mut self) {
-        self.generators.iter().for_each(Generator::stop);
-        self.generators.clear();
-        self.timeline.stop();
-    }
-
-    /// The truth about a window, most first.
-    fn sent_between(&self, start: Timestamp, end: Timestamp) -> Vec<Sent> {
-        let sent = |name: &str| {
-            self.timeline
-                .volume_between(name, Way::Up, start, end)
-                .unwrap_or_default()
-                .bytes
-        };
-        let all: u64 = self.roles.iter().map(|(name, ..)| sent(name)).sum();
-        let mut list: Vec<Sent> = self
-            .roles
-            .iter()
-            .map(|(name, address, role)| {
-                let bytes = sent(name);
-                Sent {
-                    address: *address,
-                    role,
-                    bytes,
-                    share: bytes as f64 / all.max(1) as f64,
-                }
-            })
-            .collect();
-        list.sort_by_key(|sent| std::cmp::Reverse(sent.bytes));
-        list
-    }
-}
-
-/// No generator outlives a show.
-const LONGEST: Duration = Duration::from_secs(3600);
-
 struct Stage<'a> {
     script: &'a Script,
     seconds: u32,
     records: records::UnboundedReceiver<Record>,
     reports: watch::Receiver<Option<Arc<Report>>>,
+    signals: Signals,
+}
+
+/// Ctrl-C and its kin: heard late rather than never, so that everything can be cleared away.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen(runtime: &tokio::runtime::Runtime) -> io::Result<Self> {
+        let _guard = runtime.enter();
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+fn tell(observe: &mut Observer<'_>, moment: Moment<'_>) -> Result<(), DemoError> {
+    match observe(moment) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(DemoError::Unwatched),
+    }
 }
 
 impl Stage<'_> {
@@ -464,18 +335,8 @@ impl Stage<'_> {
         mut self,
         lab: &Lab,
         cast: &mut Cast,
-        observe: &mut dyn FnMut(Moment<'_>),
+        observe: &mut Observer<'_>,
     ) -> Result<(Vec<StateWord>, Verdict, Arc<Report>), DemoError> {
-        let listen = |kind| {
-            signal(kind).map_err(|source| DemoError::System {
-                operation: "listen for signals",
-                source,
-            })
-        };
-        let (mut interrupt, mut terminate) = (
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-        );
         let began = Instant::now();
         let mut acts = [
             began + self.script.culprit_starts,
@@ -487,11 +348,10 @@ impl Stage<'_> {
         let (mut states, mut verdict) = (Vec::new(), None);
         loop {
             tokio::select! {
-                _ = interrupt.recv() => return Err(DemoError::Interrupted),
-                _ = terminate.recv() => return Err(DemoError::Interrupted),
+                () = self.signals.any() => return Err(DemoError::Interrupted),
                 () = sleep_until(given_up) => return Err(DemoError::NoVerdict(self.seconds + 10)),
                 Some(record) = self.records.recv() => {
-                    observe(Moment::Record(&record));
+                    tell(observe, Moment::Record(&record))?;
                     if let Event::Verdict(found) = record.event {
                         verdict = Some(*found);
                     }
@@ -504,7 +364,7 @@ impl Stage<'_> {
                             self.act(next_act.is_some(), lab, cast, observe)?;
                         }
                         note_state(&mut states, &report);
-                        observe(Moment::Report(&report));
+                        tell(observe, Moment::Report(&report))?;
                         let idle_again = states.len() > 1 && states.last() == Some(&StateWord::Idle);
                         if let Some(verdict) = verdict.take_if(|_| idle_again) {
                             return Ok((states, verdict, report));
@@ -520,14 +380,12 @@ impl Stage<'_> {
         begins: bool,
         lab: &Lab,
         cast: &mut Cast,
-        observe: &mut dyn FnMut(Moment<'_>),
+        observe: &mut Observer<'_>,
     ) -> Result<(), DemoError> {
         if begins {
             let host = &lab.lan[3];
-            observe(Moment::Stage(format!(
-                "{} begins to upload at 42 Mbit/s",
-                host.v4
-            )));
+            let text = format!("{} begins to upload at 42 Mbit/s.", host.v4);
+            tell(observe, Moment::Stage(text))?;
             cast.tcp(
                 host,
                 lab,
@@ -537,7 +395,7 @@ impl Stage<'_> {
                 Direction::Upload,
             )
         } else {
-            observe(Moment::Stage("the upload ends".into()));
+            tell(observe, Moment::Stage("The upload ends.".into()))?;
             cast.stop_last();
             Ok(())
         }

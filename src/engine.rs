@@ -77,6 +77,12 @@ pub struct Progress {
     pub counted_bytes: u64,
     /// Found in flows.
     pub attributed_bytes: u64,
+    /// What flows sum to beyond the counter.
+    pub excess_bytes: u64,
+    /// Bytes of the hosts not named.
+    pub hosts_remainder_bytes: u64,
+    /// Bytes of the flows not named.
+    pub flows_remainder_bytes: u64,
     /// The top hosts.
     pub hosts: Vec<HostShare>,
     /// The top flows.

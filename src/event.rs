@@ -118,6 +118,12 @@ pub struct Raised {
     pub packets_per_second: Option<f64>,
     /// The raise level, in the unit of the rate given.
     pub level: f64,
+    /// Counted since the account began, at the last dump; `None` before the first.
+    #[serde(default)]
+    pub counted_bytes: Option<u64>,
+    /// Found in flows by then.
+    #[serde(default)]
+    pub attributed_bytes: Option<u64>,
     /// The top hosts so far; empty before the first dump.
     pub hosts: Vec<HostShare>,
     /// The top flows so far; empty before the first dump.
@@ -137,6 +143,15 @@ pub struct TopList {
     pub counted_bytes: u64,
     /// Found in flows so far.
     pub attributed_bytes: u64,
+    /// What flows sum to beyond the counter.
+    #[serde(default)]
+    pub excess_bytes: u64,
+    /// Bytes of the hosts not named.
+    #[serde(default)]
+    pub hosts_remainder_bytes: u64,
+    /// Bytes of the flows not named.
+    #[serde(default)]
+    pub flows_remainder_bytes: u64,
     /// The top hosts so far.
     pub hosts: Vec<HostShare>,
     /// The top flows so far.

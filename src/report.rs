@@ -193,6 +193,15 @@ pub struct DrilldownReport {
     pub counted_bytes: u64,
     /// Found in flows.
     pub attributed_bytes: u64,
+    /// What flows sum to beyond the counter.
+    #[serde(default)]
+    pub excess_bytes: u64,
+    /// Bytes of the hosts not named.
+    #[serde(default)]
+    pub hosts_remainder_bytes: u64,
+    /// Bytes of the flows not named.
+    #[serde(default)]
+    pub flows_remainder_bytes: u64,
     /// attributed / counted, at most 1; `None` before anything was counted.
     pub coverage: Option<f64>,
     /// The top hosts so far.

@@ -13,12 +13,15 @@ use crate::units::{Tick, Uptime, Volume};
 
 /// A drilldown's interim list is logged at most this often.
 const TOP_LIST_INTERVAL: Duration = Duration::from_secs(30);
+
 /// A threshold, its counter's place, and what is going on.
 pub struct Watch {
     threshold: Threshold,
     /// Where the counter stands in the configuration's order.
     position: usize,
     state: State,
+    /// The last reading that had the counter, when newer ones had it not.
+    unread_since: Option<Tick>,
     drilldown: Option<Running>,
 }
 
@@ -46,6 +49,7 @@ impl Watch {
             // A valid configuration has the counter; one past the end would read nothing.
             position: position.unwrap_or(config.counters.len()),
             state: State::Idle { since: now },
+            unread_since: None,
             drilldown: None,
         }
     }
@@ -57,7 +61,9 @@ impl Watch {
 
     /// Takes over the state of the same threshold in the configuration before.
     pub fn continue_from(&mut self, before: Watch) {
-        (self.state, self.drilldown) = (before.state, before.drilldown);
+        self.state = before.state;
+        self.unread_since = before.unread_since;
+        self.drilldown = before.drilldown;
     }
 
     /// Whether that drilldown is the one going on.
@@ -80,8 +86,15 @@ impl Watch {
             return;
         };
         let Some((bits, packets, interval)) = counter.rates() else {
+            match counter.delta {
+                Delta::Unread => self.unread_since = self.unread_since.or(Some(account_start)),
+                Delta::First | Delta::Advanced { .. } | Delta::Reset { .. } => {
+                    self.unread_since = None;
+                }
+            }
             return;
         };
+        let account_start = self.unread_since.take().unwrap_or(account_start);
         let rates = Rates {
             bits,
             packets,
@@ -214,6 +227,9 @@ impl Watch {
                 drilldown: progress.id.clone(),
                 counted_bytes: progress.counted_bytes,
                 attributed_bytes: progress.attributed_bytes,
+                excess_bytes: progress.excess_bytes,
+                hosts_remainder_bytes: progress.hosts_remainder_bytes,
+                flows_remainder_bytes: progress.flows_remainder_bytes,
                 hosts: progress.hosts.clone(),
                 flows: progress.flows.clone(),
             })
@@ -239,6 +255,8 @@ impl Watch {
             bits_per_second: bits,
             packets_per_second: packets,
             level,
+            counted_bytes: progress.map(|progress| progress.counted_bytes),
+            attributed_bytes: progress.map(|progress| progress.attributed_bytes),
             hosts: progress
                 .map(|progress| progress.hosts.clone())
                 .unwrap_or_default(),
@@ -323,6 +341,9 @@ impl Watch {
             started: running.started.wall,
             counted_bytes: counted,
             attributed_bytes: attributed,
+            excess_bytes: progress.map_or(0, |progress| progress.excess_bytes),
+            hosts_remainder_bytes: progress.map_or(0, |progress| progress.hosts_remainder_bytes),
+            flows_remainder_bytes: progress.map_or(0, |progress| progress.flows_remainder_bytes),
             coverage: (counted > 0).then(|| (attributed as f64 / counted as f64).min(1.0)),
             hosts: progress
                 .map(|progress| progress.hosts.clone())

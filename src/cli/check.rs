@@ -1,8 +1,9 @@
-//! What `flowctl check` prints: every problem of a file, or what the file amounts to. Only text is made here.
+//! `flowctl check`: every problem of the configuration, or what it amounts to.
 
 use super::exit::ExitCode;
+use super::format::counted;
 use super::{Options, configuration, output};
-use crate::config::{Config, Levels, Problem, Threshold, printable};
+use crate::config::{Config, Levels, Threshold};
 use crate::units::{BitRate, PacketRate};
 
 /// Checks the configuration and says what it found.
@@ -13,24 +14,14 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-/// One line for each problem, in the form that editors jump to (`file:line:column: `), and a last one that counts them.
-pub fn render_problems(file: &str, problems: &[Problem]) -> String {
-    let file = printable(file);
-    let mut text: String = (problems.iter())
-        .map(|problem| format!("{file}:{problem}\n"))
-        .collect();
-    text += &format!("{}\n", count(problems.len(), "problem"));
-    text
-}
-
 /// What a configuration without problems amounts to, its levels as rates.
 pub fn render_summary(config: &Config) -> String {
     let mut text = format!(
         "ok: {}, {}, {}, {}; every {:?} in table inet {}\n",
-        count(config.interfaces.len(), "interface"),
-        count(config.subnets.len(), "subnet"),
-        count(config.counters.len(), "counter"),
-        count(config.thresholds.len(), "threshold"),
+        counted(config.interfaces.len() as u64, "interface"),
+        counted(config.subnets.len() as u64, "subnet"),
+        counted(config.counters.len() as u64, "counter"),
+        counted(config.thresholds.len() as u64, "threshold"),
         config.tick,
         config.table.name,
     );
@@ -57,11 +48,6 @@ fn summary_of(threshold: &Threshold) -> String {
             "no drilldown"
         },
     )
-}
-
-fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 fn bits(rate: BitRate) -> String {
@@ -111,17 +97,6 @@ mod tests {
             "ok: 1 interface, 0 subnets, 2 counters, 2 thresholds; every 1s in table inet flowctl\n\
              full: wan_out above 40 Mbit/s for 3s, over at 32 Mbit/s for 10s, with drilldown\n\
              flood: wan_in above 20.5 kpps for 3s, over at 16.4 kpps for 10s, no drilldown\n"
-        );
-    }
-
-    #[test]
-    fn problems_are_lines_that_an_editor_jumps_to() {
-        let problems = parse("tick = 1\n[tabel]\n", Format::Toml).unwrap_err();
-        assert_eq!(
-            render_problems("a\u{1b}.toml", &problems),
-            "a\\u{1b}.toml:1:8: tick: 1 has no unit; write \"1s\", \"1ms\" or \"1m\"\n\
-             a\\u{1b}.toml:2:2: tabel: unknown key; did you mean \"table\"?\n\
-             2 problems\n"
         );
     }
 }

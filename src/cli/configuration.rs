@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::check::render_problems;
 use super::exit::ExitCode;
+use super::format::counted;
 use super::{Options, output};
-use crate::config::{self, Config, LoadError};
+use crate::config::{self, Config, LoadError, Problem};
 
 /// The configuration of a command that cannot do without; otherwise it is said what is missing or wrong.
 pub fn demand(options: &Options) -> Result<Config, ExitCode> {
@@ -46,5 +46,31 @@ pub fn complain(error: &LoadError) {
             output::complain_at_length(&render_problems(path, problems))
         }
         LoadError::Read { .. } | LoadError::TooLarge { .. } => output::complain(error),
+    }
+}
+
+/// One line for each problem, in the form that editors jump to (`file:line:column: `), and a last one that counts
+/// them. `path` is printable.
+fn render_problems(path: &str, problems: &[Problem]) -> String {
+    let lines = problems.iter().map(|problem| format!("{path}:{problem}\n"));
+    lines
+        .chain([counted(problems.len() as u64, "problem") + "\n"])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, parse};
+
+    #[test]
+    fn problems_are_lines_that_an_editor_jumps_to() {
+        let problems = parse("tick = 1\n[tabel]\n", Format::Toml).unwrap_err();
+        assert_eq!(
+            render_problems("a.toml", &problems),
+            "a.toml:1:8: tick: 1 has no unit; write \"1s\", \"1ms\" or \"1m\"\n\
+             a.toml:2:2: tabel: unknown key; did you mean \"table\"?\n\
+             2 problems\n"
+        );
     }
 }

@@ -2,8 +2,7 @@
 //! What does not fit into the width is left out, the course first; what does not fit into the height, the idlest.
 
 use super::columns::{Align, Cell, lines, width_of};
-use super::format::{bar, bit_rate, packet_rate, percent, sparkline, volume};
-use super::status::counted_u64;
+use super::format::{bar, bit_rate, counted, packet_rate, percent, sparkline, volume};
 use super::style::{Paint, Style};
 use crate::report::{CounterReport, Report};
 
@@ -20,11 +19,11 @@ pub fn render(report: &Report, rows: Option<usize>, style: &Style) -> Vec<String
     let left_out = report.counters.len() - shown.len();
     let mut all = table(&shown, style);
     if left_out > 0 {
-        let more = counted_u64(left_out as u64, "more counter");
+        let more = counted(left_out as u64, "more counter");
         all.push(style.paint(Paint::Faint, &format!("and {more}")));
     }
     for counter in shown.iter().filter(|counter| counter.resets > 0) {
-        let times = counted_u64(counter.resets, "time");
+        let times = counted(counter.resets, "time");
         let note = format!(
             "{} was reset in the kernel {times}; its total is kept",
             counter.name

@@ -6,9 +6,8 @@ use jiff::Timestamp;
 
 use super::flows;
 use super::format::{
-    between, bit_rate, date_and_time, duration, foreign, packet_rate, percent, volume,
+    between, bit_rate, counted, date_and_time, duration, foreign, packet_rate, percent, volume,
 };
-use super::status::counted_u64;
 use super::style::{Paint, Style};
 use crate::drilldown::verdict::{HostShare, Verdict};
 use crate::event::{ConfigResult, Event, Raised, Record, TopList};
@@ -33,7 +32,8 @@ pub fn render(record: &Record, style: &Style) -> String {
     line
 }
 
-fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
+/// One word for the kind of event with its colour, and what happened.
+pub fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
     match event {
         Event::Started {
             version,
@@ -43,7 +43,7 @@ fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
             let mut text = format!(
                 "flowctl {} with {}",
                 foreign(version),
-                counted_u64(*counters as u64, "counter")
+                counted(*counters as u64, "counter")
             );
             for note in notes {
                 text.push_str("; ");
@@ -95,7 +95,7 @@ fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
 fn reset(counter: Option<&CounterName>, counters: usize, by: Option<&str>) -> String {
     let which = match counter {
         Some(counter) => counter.to_string(),
-        None => counted_u64(counters as u64, "counter"),
+        None => counted(counters as u64, "counter"),
     };
     let by = by.map_or(Cow::Borrowed("another program"), foreign);
     format!("{which} by {by}; totals are kept")
@@ -211,7 +211,7 @@ fn remainder_line(verdict: &Verdict, style: &Style) -> String {
         return String::new();
     }
     let bytes = volume(verdict.hosts_remainder_bytes, style.units);
-    let hosts = counted_u64(others as u64, "more host");
+    let hosts = counted(others as u64, "more host");
     format!("{:28}{bytes:>9}  {hosts}\n", "")
 }
 

@@ -7,7 +7,9 @@ use super::columns::{Align, Cell, lines, wrapped};
 use super::counters;
 use super::exit::ExitCode;
 use super::flows;
-use super::format::{between, bit_rate, duration, foreign, packet_rate, percent, time, volume};
+use super::format::{
+    between, bit_rate, counted, duration, foreign, packet_rate, percent, time, volume,
+};
 use super::style::{Paint, Style};
 use crate::report::{DrilldownReport, Health, Report, Severity, StateWord, ThresholdReport};
 
@@ -58,19 +60,16 @@ fn header(report: &Report, style: &Style) -> Vec<String> {
     );
     let mut lines = vec![format!(
         "{name}, up {up}, tick {tick}, {}; costs {} of a core, {}",
-        counted(report.counters.len(), "counter"),
+        counted(report.counters.len() as u64, "counter"),
         percent(load),
         volume(report.cost.rss_bytes, style.units),
     )];
     let mut troubles = Vec::new();
     if report.tick.missed > 0 {
-        troubles.push(format!(
-            "{} missed",
-            counted_u64(report.tick.missed, "tick")
-        ));
+        troubles.push(format!("{} missed", counted(report.tick.missed, "tick")));
     }
     if report.table.repairs > 0 {
-        let times = counted_u64(report.table.repairs, "time");
+        let times = counted(report.table.repairs, "time");
         troubles.push(format!(
             "table {} repaired {times}",
             foreign(&report.table.name)
@@ -223,12 +222,24 @@ fn last_verdict(report: &Report, style: &Style) -> Vec<String> {
     all
 }
 
+/// What needs somebody, in full; what is merely worth knowing is left to the doctor.
 fn health(report: &Report, style: &Style) -> Vec<String> {
-    report
+    let (notes, pressing): (Vec<&Health>, Vec<&Health>) = report
         .health
         .iter()
+        .partition(|entry| entry.severity == Severity::Info);
+    let mut all: Vec<String> = pressing
+        .into_iter()
         .flat_map(|entry| one_health(entry, style))
-        .collect()
+        .collect();
+    if !notes.is_empty() {
+        let note = format!(
+            "{} in `flowctl doctor`",
+            counted(notes.len() as u64, "note")
+        );
+        all.push(style.paint(Paint::Faint, &note));
+    }
+    all
 }
 
 fn one_health(entry: &Health, style: &Style) -> Vec<String> {
@@ -298,8 +309,8 @@ pub fn check_line(report: &Report, style: &Style) -> String {
         }
     }
     if reasons.is_empty() {
-        let counters = counted(report.counters.len(), "counter");
-        let thresholds = counted(report.thresholds.len(), "threshold");
+        let counters = counted(report.counters.len() as u64, "counter");
+        let thresholds = counted(report.thresholds.len() as u64, "threshold");
         reasons.push(format!("{counters}, {thresholds}"));
     }
     format!("{word}: {}\n", reasons.join("; "))
@@ -307,16 +318,6 @@ pub fn check_line(report: &Report, style: &Style) -> String {
 
 fn seconds(seconds: f64) -> String {
     duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-fn counted(number: usize, noun: &str) -> String {
-    counted_u64(number as u64, noun)
-}
-
-/// `1 tick`, `2 ticks`.
-pub(super) fn counted_u64(number: u64, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 #[cfg(test)]

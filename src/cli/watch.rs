@@ -10,8 +10,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::StatusArgs;
 use super::exit::ExitCode;
+use super::format::counted;
 use super::output::{self, Output, OutputError};
-use super::status::{check_line, counted_u64, exit_code_for_check, render};
+use super::status::{check_line, exit_code_for_check, render};
 use super::style::{Paint, Style};
 use crate::report::Report;
 use crate::sink::ask::{AskError, ask};
@@ -234,7 +235,7 @@ fn frame(text: &str, height: usize) -> String {
         frame.push_str("\x1b[K\r\n");
     }
     if shown < count {
-        let below = counted_u64((count - shown) as u64, "more line");
+        let below = counted((count - shown) as u64, "more line");
         frame.push_str(&format!("{below}, for a higher window\x1b[K"));
     } else {
         frame.truncate(frame.trim_end_matches("\r\n").len());

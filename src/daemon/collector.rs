@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 
 use super::{Message, Trouble, clock};
 use crate::config::{Config, Levels};
+use crate::drilldown::attribution::inside_ends;
 use crate::drilldown::rank::RankBy;
 use crate::drilldown::scope::Scope;
 use crate::drilldown::shares::Known;
 use crate::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
 use crate::engine::{Ask, Ending, Inquiry, Progress};
 use crate::kernel::addresses;
+use crate::kernel::conntrack::FlowRecord;
 use crate::kernel::error::KernelError;
 use crate::kernel::flows::Flows;
 use crate::kernel::nftables::Nftables;
+use crate::kernel::routes::Routes;
 use crate::units::{CounterName, Volume};
 
 /// Asks that may wait while a dump goes on.
@@ -86,6 +89,7 @@ struct Worker {
 struct Doors {
     flows: Flows,
     nftables: Nftables,
+    routes: Routes,
 }
 
 /// One drilldown, and its counter as last told.
@@ -171,6 +175,9 @@ impl Worker {
     }
 
     fn begin(&mut self, inquiry: Inquiry) {
+        if let Some(doors) = self.kernel.as_mut().filter(|_| self.follows.is_empty()) {
+            doors.routes.forget();
+        }
         let own = addresses::own();
         self.report("addresses_unknown", own.as_ref().err());
         let scope = Scope::new(&self.config, &inquiry.counter, &own.unwrap_or_default());
@@ -234,6 +241,7 @@ impl Worker {
             None => self.kernel.insert(Doors {
                 flows: Flows::open()?,
                 nftables: Nftables::open()?,
+                routes: Routes::open()?,
             }),
         };
         let table = &self.config.table.name;
@@ -241,11 +249,12 @@ impl Worker {
             follow.before = follow.counted_now(&mut doors.nftables, table)?;
             follow.drilldown.begin_dump(clock::wall());
         }
-        let follows = &mut self.follows;
+        let (follows, routes) = (&mut self.follows, &mut doors.routes);
+        let mut routes_failed = None;
         doors.flows.dump(|record| {
-            follows
-                .iter_mut()
-                .for_each(|follow| follow.drilldown.absorb(record))
+            if let Err(error) = absorb(follows, record, routes) {
+                routes_failed = Some(error);
+            }
         })?;
         for follow in &mut self.follows {
             let after = follow.counted_now(&mut doors.nftables, table)?;
@@ -254,6 +263,7 @@ impl Worker {
                 after,
             });
         }
+        self.report("routes_unreadable", routes_failed.as_ref());
         Ok(())
     }
 
@@ -268,6 +278,29 @@ impl Worker {
         // A loop that has ended wants nothing more.
         let _ = self.inbox.send(message);
     }
+}
+
+/// Hands a flow to all drilldowns. Routes are asked only where one cannot judge it without.
+fn absorb(
+    follows: &mut [Follow],
+    record: &FlowRecord,
+    routes: &mut Routes,
+) -> Result<(), KernelError> {
+    let mut path = None;
+    for follow in follows {
+        if follow.drilldown.absorb(record) {
+            continue;
+        }
+        let path = match &path {
+            Some(path) => path,
+            None => {
+                let (opener, peer) = inside_ends(record);
+                path.insert(routes.path(opener, peer)?)
+            }
+        };
+        follow.drilldown.absorb_by_path(record, path);
+    }
+    Ok(())
 }
 
 impl Follow {
@@ -286,6 +319,9 @@ impl Follow {
             id: self.drilldown.id().to_owned(),
             counted_bytes: self.before.bytes,
             attributed_bytes: progress.attributed_bytes,
+            excess_bytes: progress.excess_bytes,
+            hosts_remainder_bytes: progress.hosts_remainder_bytes,
+            flows_remainder_bytes: progress.flows_remainder_bytes,
             hosts: progress.hosts,
             flows: progress.flows,
             dumps: self.dumps,

@@ -93,6 +93,7 @@ impl Daemon {
             result: ConfigResult::Reloaded,
             messages,
         });
+        self.publish();
         self.save(false);
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::drilldown::scope::{InterfaceChoice, LabelBits, Scope};
 use crate::kernel::conntrack::FlowRecord;
+use crate::kernel::routes::Path;
 
 /// Which directions of a flow belong to a counter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub struct Belongs {
     pub original: bool,
     /// The other way.
     pub reply: bool,
-    /// Label bits contradict each other: the route changed within the flow.
+    /// Label bits contradict each other, for the route changed within the flow; or there are none, and routes decided.
     pub approximate: bool,
 }
 
@@ -23,7 +24,7 @@ pub enum Attribution {
     /// The counter counted none of it.
     Foreign,
     /// The selectors ask for an interface and none of ours labelled the flow: older than the label rules, or by way
-    /// of interfaces that are not configured. Here a route lookup could decide.
+    /// of interfaces that are not configured. Here its path decides.
     Unlabelled,
     /// The counter counted at least one direction.
     Belongs(Belongs),
@@ -64,10 +65,27 @@ impl Scope {
                 approximate: false,
             });
         }
-        let labels = flow.labels.unwrap_or(0) & self.our_labels;
-        if labels == 0 {
-            return Attribution::Unlabelled;
+        match flow.labels.unwrap_or(0) & self.our_labels {
+            0 => Attribution::Unlabelled,
+            labels => self.attribute_by_labels(original, reply, labels),
         }
+    }
+
+    /// The same for an unlabelled flow, as if its packets had always gone the way that routes say now.
+    pub fn attribute_by_path(&self, flow: &FlowRecord, path: &Path) -> Attribution {
+        let (opener, peer) = inside_ends(flow);
+        let original = self.addresses_match(opener, peer);
+        let reply = self.addresses_match(peer, opener);
+        match self.attribute_by_labels(original, reply, self.labels_of(path)) {
+            Attribution::Belongs(belongs) => Attribution::Belongs(Belongs {
+                approximate: true,
+                ..belongs
+            }),
+            Attribution::Foreign | Attribution::Unlabelled => Attribution::Foreign,
+        }
+    }
+
+    fn attribute_by_labels(&self, original: bool, reply: bool, labels: u128) -> Attribution {
         let original = original && self.interfaces_match(labels, Direction::Original);
         let reply = reply && self.interfaces_match(labels, Direction::Reply);
         if !original && !reply {

@@ -13,6 +13,7 @@ use crate::config::{
 use crate::drilldown::attribution::{Attribution, Belongs};
 use crate::drilldown::scope::Scope;
 use crate::kernel::conntrack::{Detail, FlowRecord, Tuple};
+use crate::kernel::routes::Path;
 use crate::units::{CounterName, DeviceName, InterfaceName, SubnetName};
 
 const ROUTER: &str = "192.168.1.1";
@@ -251,6 +252,34 @@ fn a_flow_without_our_labels_is_set_apart_where_an_interface_is_asked() {
         Attribution::Foreign
     );
     assert_eq!(belongs("from=192.168.1.0/24", &old), ORIGINAL);
+}
+
+#[test]
+fn an_unlabelled_flow_is_judged_by_the_path_its_packets_take_now() {
+    let device = |name: &str| DeviceName::new(name).ok();
+    let by_path = |words: &str, opener: &str, peer: &str| {
+        let path = Path {
+            opener: device(opener),
+            peer: device(peer),
+        };
+        scope(words).attribute_by_path(&flow(HOST, FAR, &[]), &path)
+    };
+    let one_way = |original| {
+        Attribution::Belongs(Belongs {
+            original,
+            reply: !original,
+            approximate: true,
+        })
+    };
+    assert_eq!(by_path("out=wan", "br0", "ppp0"), one_way(true));
+    assert_eq!(by_path("in=wan", "br0", "ppp0"), one_way(false));
+    assert_eq!(by_path("in=all out=wan", "br0", "ppp0"), one_way(true));
+    assert_eq!(by_path("out=wan", "br0", "tun0"), Attribution::Foreign);
+    assert_eq!(by_path("out=wan", "", ""), Attribution::Foreign);
+    assert_eq!(
+        by_path("out=wan from=10.0.0.0/8", "br0", "ppp0"),
+        Attribution::Foreign
+    );
 }
 
 #[test]

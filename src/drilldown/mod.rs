@@ -27,6 +27,7 @@ use crate::drilldown::table::{FLOWS_MAX, FlowTable};
 use crate::drilldown::text::Sentence;
 use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
 use crate::kernel::conntrack::FlowRecord;
+use crate::kernel::routes::Path;
 use crate::units::{BitRate, ThresholdName, Uptime, Volume};
 
 /// Where an account begins, and how its answer is given.
@@ -75,13 +76,19 @@ pub struct AccountEnd {
 pub struct Progress {
     /// Found in flows, at most what was counted.
     pub attributed_bytes: u64,
+    /// What flows sum to beyond the counter.
+    pub excess_bytes: u64,
+    /// Bytes of the hosts not named.
+    pub hosts_remainder_bytes: u64,
+    /// Bytes of the flows not named.
+    pub flows_remainder_bytes: u64,
     /// The top hosts.
     pub hosts: Vec<HostShare>,
     /// The top flows.
     pub flows: Vec<FlowShare>,
     /// Complete dumps.
     pub dumps: u32,
-    /// Flows of the last complete dump that could not be judged for want of a label.
+    /// Flows of the last complete dump that had no label to be judged by.
     pub unlabelled_flows: u64,
 }
 
@@ -129,12 +136,24 @@ impl Drilldown {
         self.unlabelled_in_this_dump = 0;
     }
 
-    /// Takes one flow of the dump going on, whether it belongs or not.
-    pub fn absorb(&mut self, record: &FlowRecord) {
+    /// Takes one flow of the dump going on, whether it belongs or not. False when it cannot be judged for want of a
+    /// label: then `absorb_by_path` may take it.
+    pub fn absorb(&mut self, record: &FlowRecord) -> bool {
         match self.scope.attribute(record) {
             Attribution::Belongs(belongs) => self.table.absorb(record, belongs),
-            Attribution::Unlabelled => self.unlabelled_in_this_dump += 1,
+            Attribution::Unlabelled => {
+                self.unlabelled_in_this_dump += 1;
+                return false;
+            }
             Attribution::Foreign => {}
+        }
+        true
+    }
+
+    /// Takes one unlabelled flow of the dump going on by the way its packets go.
+    pub fn absorb_by_path(&mut self, record: &FlowRecord, path: &Path) {
+        if let Attribution::Belongs(belongs) = self.scope.attribute_by_path(record, path) {
+            self.table.absorb(record, belongs);
         }
     }
 
@@ -175,8 +194,12 @@ impl Drilldown {
     pub fn progress(&self, counted: Volume, known: &dyn Fn(IpAddr) -> Known) -> Progress {
         let ranking = self.ranking();
         let account = self.account(counted, ranking.moved);
+        let balance = account.balance();
         Progress {
-            attributed_bytes: account.balance().attributed,
+            attributed_bytes: balance.attributed,
+            excess_bytes: balance.excess,
+            hosts_remainder_bytes: ranking.hosts_remainder.bytes,
+            flows_remainder_bytes: ranking.flows_remainder.bytes,
             hosts: host_shares(&ranking, |bytes| account.share(bytes), known),
             flows: flow_shares(&ranking, |bytes| account.share(bytes)),
             dumps: self.table.dumps(),

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use crate::config::{Config, Counter, Interface};
 use crate::drilldown::prefixes::PrefixSet;
-use crate::units::{CounterName, InterfaceName};
+use crate::kernel::routes::Path;
+use crate::units::{CounterName, DeviceName, InterfaceName};
 
 /// The flows that a counter could have counted.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Scope {
     pub(super) leaves: bool,
     /// Every label bit that flowctl sets.
     pub(super) our_labels: u128,
+    /// Each device with the bits of its interface, as often as it is in one.
+    labels_by_device: Vec<(DeviceName, LabelBits)>,
     subnets: PrefixSet,
     own: BTreeSet<IpAddr>,
 }
@@ -47,9 +50,22 @@ impl Scope {
             our_labels: (0..config.interfaces.len())
                 .map(|position| label(config, position))
                 .fold(0, |all, bits| all | bits.arrived | bits.left),
+            labels_by_device: labels_by_device(config),
             subnets: PrefixSet::new(subnets.copied()),
             own: own.iter().copied().collect(),
         }
+    }
+
+    /// The labels that packets of the original direction get on that path.
+    pub(super) fn labels_of(&self, path: &Path) -> u128 {
+        let of = |device: &Option<DeviceName>, bits: fn(LabelBits) -> u128| {
+            let met = self
+                .labels_by_device
+                .iter()
+                .filter(|(name, _)| device.as_ref() == Some(name));
+            met.fold(0, |all, (_, labels)| all | bits(*labels))
+        };
+        of(&path.opener, |labels| labels.arrived) | of(&path.peer, |labels| labels.left)
     }
 
     /// Whether `address` is in a configured subnet.
@@ -131,6 +147,17 @@ fn label(config: &Config, position: usize) -> LabelBits {
         arrived: bit(arrived),
         left: bit(left),
     }
+}
+
+fn labels_by_device(config: &Config) -> Vec<(DeviceName, LabelBits)> {
+    let interfaces = config.interfaces.iter().enumerate();
+    interfaces
+        .flat_map(|(position, interface)| {
+            let bits = label(config, position);
+            let devices = interface.devices.iter();
+            devices.map(move |device| (device.clone(), bits))
+        })
+        .collect()
 }
 
 /// A packet by a common device rightly carries the labels of both.

@@ -13,4 +13,5 @@ pub mod flows;
 pub mod monitor;
 pub mod nft;
 pub mod nftables;
+pub mod routes;
 pub mod socket;

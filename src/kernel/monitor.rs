@@ -11,6 +11,7 @@ use rustix::net::sockopt::{self, Timeout};
 use super::attr::Messages;
 use super::error::KernelError;
 use super::nft::{self, Generation, message};
+use super::socket::enlarge;
 
 /// NFNLGRP_NFTABLES.
 const GROUP: u32 = 7;
@@ -52,8 +53,14 @@ impl Monitor {
         };
         let mut socket = netlink_sys::Socket::new(NETLINK_NETFILTER).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
-        sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BYTES)
-            .map_err(|error| failed(error.into()))?;
+        enlarge(RECEIVE_BYTES, |bytes, forced| {
+            if forced {
+                sockopt::set_socket_recv_buffer_size_force(&socket, bytes)
+            } else {
+                sockopt::set_socket_recv_buffer_size(&socket, bytes)
+            }
+        })
+        .map_err(failed)?;
         sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(patience))
             .map_err(|error| failed(error.into()))?;
         socket.add_membership(GROUP).map_err(failed)?;

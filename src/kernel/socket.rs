@@ -177,12 +177,14 @@ impl Netlink {
         object: impl Fn(u32) -> String,
     ) -> Result<(), KernelError> {
         // A datagram must fit the send buffer as a whole; the forced size is not capped by net.core.wmem_max.
-        sockopt::set_socket_send_buffer_size_force(&self.socket, batch.len() + 4096).map_err(
-            |source| KernelError::Socket {
-                operation,
-                source: source.into(),
-            },
-        )?;
+        enlarge(batch.len() + 4096, |bytes, forced| {
+            if forced {
+                sockopt::set_socket_send_buffer_size_force(&self.socket, bytes)
+            } else {
+                sockopt::set_socket_send_buffer_size(&self.socket, bytes)
+            }
+        })
+        .map_err(|source| KernelError::Socket { operation, source })?;
         send(&self.socket, batch, operation)?;
         let mut first_refusal = None;
         loop {
@@ -220,6 +222,18 @@ impl AsFd for Netlink {
 
 /// ERESTART: the ruleset's generation is not the one the batch expects.
 pub const ERESTART: Errno = Errno::from_raw_os_error(85);
+
+/// Sets a buffer's size whatever the limits; within them where that is refused, as it is in every user namespace but
+/// the first.
+pub(super) fn enlarge(
+    bytes: usize,
+    set: impl Fn(usize, bool) -> Result<(), Errno>,
+) -> io::Result<()> {
+    match set(bytes, true) {
+        Err(Errno::PERM) => Ok(set(bytes, false)?),
+        result => Ok(result?),
+    }
+}
 
 fn send(
     socket: &netlink_sys::Socket,

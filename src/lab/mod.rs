@@ -23,7 +23,7 @@ mod udp;
 
 pub use error::LabError;
 pub use ledger::{Moved, Totals};
-pub use namespace::Namespace;
+pub use namespace::{Namespace, enter_own_users};
 pub use timeline::{Timeline, Way};
 pub use topology::{Host, Lab, LabOptions};
 pub use traffic::{Direction, Endpoint, Ends, Generator, Protocol, TcpLoad, UdpLoad};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::LabError;
 
@@ -79,6 +79,26 @@ impl Namespace {
     pub fn path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()).into()
     }
+}
+
+/// Where this process may not make network namespaces: makes it root in a user namespace of its own, where it may.
+/// Must come before the process has a second thread. Fails where the machine does not allow user namespaces.
+#[expect(
+    unsafe_code,
+    reason = "unshare can split a thread's descriptor table from that of the others; NEWUSER does not"
+)]
+pub fn enter_own_users() -> io::Result<()> {
+    let capabilities = rustix::thread::capabilities(None)?;
+    if capabilities.effective.contains(CapabilitySet::SYS_ADMIN) {
+        return Ok(());
+    }
+    let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
+    // SAFETY: only CLONE_NEWUSER is given, so descriptors, file system and memory stay shared between all threads.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER)? };
+    // Without privileges outside, a group may be mapped only once groups can no longer be dropped.
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {} 1", user.as_raw()))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {} 1", group.as_raw()))
 }
 
 /// A new namespace; the calling thread stays in it, so it must be one that ends at once.

@@ -5,13 +5,18 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "helpers of tests, where a panic is the report"
 )]
 
 mod commands;
+mod demo;
 mod exact;
+mod interrupted;
 mod listing;
 mod naive;
 mod paths;
 mod random;
 mod support;
+mod truth;
+mod verdicts;

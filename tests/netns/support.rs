@@ -23,7 +23,8 @@ pub fn namespace() -> Option<Namespace> {
     allowed().then(|| Namespace::new("alone").unwrap())
 }
 
-fn allowed() -> bool {
+/// Whether the kernel allows a lab.
+pub fn allowed() -> bool {
     let Err(error) = Namespace::new("probe") else {
         return true;
     };

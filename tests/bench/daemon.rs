@@ -1,0 +1,109 @@
+//! The daemon as it is: what it costs while nothing happens, how fast it starts, and how fast it reloads.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flowctl::lab::Namespace;
+use flowctl::lab::latch::Latch;
+use flowctl::report::Report;
+use flowctl::sink::ask::ask;
+
+use crate::setup::{head, row, subnets};
+
+pub fn run(quick: bool) {
+    let seconds = if quick { 5 } else { 60 };
+    head(
+        &format!("The daemon at a 1 s tick, over {seconds} s without traffic"),
+        &[
+            "counters",
+            "CPU, % of a core",
+            "resident, MiB",
+            "start to first answer, ms",
+            "reload with one counter more, ms",
+        ],
+    );
+    for size in [100, 1_000, 10_000] {
+        row(&measure(size, Duration::from_secs(seconds)));
+    }
+}
+
+fn measure(size: usize, idle: Duration) -> Vec<String> {
+    let namespace = Namespace::new("bench").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("flowctl.toml");
+    let socket = directory.path().join("control.sock");
+    std::fs::write(&config, subnets(size / 2)).unwrap();
+    let began = Instant::now();
+    let mut daemon = start(&namespace, directory.path(), &config, &socket);
+    report(&socket);
+    let started = began.elapsed();
+    // Start-up is over, and with it what only the start costs.
+    pause(Duration::from_secs(2));
+    let (before, from) = (report(&socket), Instant::now());
+    pause(idle);
+    let (after, took) = (report(&socket), from.elapsed());
+    let share = (after.cost.cpu_seconds - before.cost.cpu_seconds) / took.as_secs_f64();
+    let reloaded = reload(size, &daemon, &config, &socket);
+    rustix::process::kill_process(pid(&daemon), rustix::process::Signal::TERM).unwrap();
+    assert!(daemon.wait().unwrap().success());
+    vec![
+        size.to_string(),
+        format!("{:.3}", share * 100.0),
+        format!("{:.1}", after.cost.rss_bytes as f64 / 1024.0 / 1024.0),
+        format!("{:.0}", started.as_secs_f64() * 1e3),
+        format!("{:.0}", reloaded.as_secs_f64() * 1e3),
+    ]
+}
+
+fn start(namespace: &Namespace, state: &Path, config: &Path, socket: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(config)
+        .arg("--state-dir")
+        .arg(state)
+        .arg("--socket")
+        .arg(socket);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    namespace.run(|| command.spawn()).unwrap().unwrap()
+}
+
+/// From the signal until a report has the new counter.
+fn reload(size: usize, daemon: &Child, config: &Path, socket: &Path) -> Duration {
+    std::fs::write(
+        config,
+        subnets(size / 2) + "one_more = [\"192.0.2.0/24\"]\n",
+    )
+    .unwrap();
+    let began = Instant::now();
+    rustix::process::kill_process(pid(daemon), rustix::process::Signal::HUP).unwrap();
+    while report(socket).counters.len() == size {
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "it never reloaded"
+        );
+    }
+    began.elapsed()
+}
+
+fn pid(daemon: &Child) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(daemon.id() as i32).unwrap()
+}
+
+/// The daemon's report, as soon as it answers.
+fn report(socket: &Path) -> Report {
+    let began = Instant::now();
+    loop {
+        match ask(socket, "status") {
+            Ok(answer) => return serde_json::from_str(&answer).unwrap(),
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        pause(Duration::from_millis(2));
+    }
+}
+
+fn pause(time: Duration) {
+    Latch::default().wait(time);
+}

@@ -1,0 +1,240 @@
+//! The truth beside flowctl's word: generators that are recorded while they send, and the sums that every account
+//! must keep to the byte.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use flowctl::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use flowctl::event::{Event, Raised, Record, TopList};
+use flowctl::lab::{Direction, Ends, Generator, TcpLoad, Timeline, UdpLoad, Way};
+use flowctl::report::DrilldownReport;
+use flowctl::units::BitRate;
+
+use crate::support::{Bench, Daemon, eventually};
+
+/// No generator outlives a test.
+const LONGEST: Duration = Duration::from_secs(60);
+/// What a share may differ from the truth.
+pub const POINTS: f64 = 0.02;
+
+/// A recorder of all that is sent.
+pub struct Truth {
+    timeline: Timeline,
+}
+
+impl Truth {
+    pub fn record() -> Truth {
+        Truth {
+            timeline: Timeline::start().unwrap(),
+        }
+    }
+
+    /// A recorded one-way datagram flow.
+    pub fn udp(&self, name: &str, ends: Ends<'_>, rate: f64, payload: u16) -> Generator {
+        let load = UdpLoad {
+            direction: Direction::Upload,
+            payload,
+            rate: Some(BitRate(rate)),
+            datagrams: u64::MAX,
+            longest: LONGEST,
+        };
+        self.recorded(Generator::udp(name, &ends, &load).unwrap())
+    }
+
+    /// A recorded connection.
+    pub fn tcp(&self, name: &str, ends: Ends<'_>, rate: f64, direction: Direction) -> Generator {
+        let load = TcpLoad {
+            direction,
+            rate: Some(BitRate(rate)),
+            bytes: u64::MAX,
+            longest: LONGEST,
+        };
+        self.recorded(Generator::tcp(name, &ends, &load).unwrap())
+    }
+
+    fn recorded(&self, generator: Generator) -> Generator {
+        self.timeline.watch(&generator);
+        generator
+    }
+
+    /// What these generators sent within the account, one by one.
+    pub fn bytes<const N: usize>(&self, names: [&str; N], way: Way, verdict: &Verdict) -> [u64; N] {
+        names.map(|name| {
+            self.timeline
+                .volume_between(name, way, verdict.started, verdict.ended)
+                .unwrap()
+                .bytes
+        })
+    }
+
+    /// The same, each as a part of all of them.
+    pub fn shares<const N: usize>(
+        &self,
+        names: [&str; N],
+        way: Way,
+        verdict: &Verdict,
+    ) -> [f64; N] {
+        let bytes = self.bytes(names, way, verdict);
+        let all: u64 = bytes.iter().sum();
+        assert!(all > 0, "nothing was sent within the account");
+        bytes.map(|bytes| bytes as f64 / all as f64)
+    }
+}
+
+/// Panics unless `found` is within two points of `truth`.
+pub fn assert_near(what: &str, found: f64, truth: f64) {
+    assert!(
+        (found - truth).abs() <= POINTS,
+        "{what}: flowctl says {found:.4}, sent was {truth:.4}"
+    );
+}
+
+/// The host of that address.
+pub fn host(verdict: &Verdict, address: IpAddr) -> &HostShare {
+    let found = verdict.hosts.iter().find(|host| host.address == address);
+    found.unwrap_or_else(|| panic!("{address} is not in {verdict:#?}"))
+}
+
+/// The verdict of that threshold, and every sum in the log so far is right.
+pub fn await_verdict(daemon: &Daemon<'_>, threshold: &str) -> Verdict {
+    let verdict = daemon.await_record("a verdict", |event| match event {
+        Event::Verdict(verdict) if verdict.threshold.as_str() == threshold => Some(*verdict),
+        _ => None,
+    });
+    assert_log(daemon.bench);
+    verdict
+}
+
+/// Flows sum to what was counted, where nothing is dropped and nothing moves after the account.
+pub fn assert_no_excess(verdict: &Verdict) {
+    let part = verdict.excess_bytes as f64 / verdict.counted_bytes as f64;
+    assert!(part <= POINTS, "{verdict:#?}");
+}
+
+/// The newest alert; it names somebody.
+pub fn await_raised(daemon: &Daemon<'_>) -> Raised {
+    daemon.await_record("raised", |event| match event {
+        Event::Raised(raised) => Some(raised),
+        _ => None,
+    })
+}
+
+/// Waits for the beginning of an interval between two readings, and meanwhile sums what the status says.
+pub fn beat(daemon: &Daemon<'_>) {
+    let before = daemon.status().tick.sequence;
+    eventually("the next tick", || {
+        let report = daemon.status();
+        report.drilldowns.iter().for_each(assert_report);
+        (report.tick.sequence > before).then_some(())
+    });
+}
+
+/// Looks at the status for that many readings.
+pub fn beats(daemon: &Daemon<'_>, count: u32) {
+    (0..count).for_each(|_| beat(daemon));
+}
+
+/// Every record of the log adds up.
+pub fn assert_log(bench: &Bench<'_>) {
+    for Record { event, .. } in bench.records() {
+        match event {
+            Event::Verdict(verdict) => assert_sums(&verdict),
+            Event::Raised(raised) => assert_raised(&raised),
+            Event::Flows(list) => assert_list(&list),
+            _ => {}
+        }
+    }
+}
+
+fn assert_raised(raised: &Raised) {
+    let (Some(counted), Some(attributed)) = (raised.counted_bytes, raised.attributed_bytes) else {
+        assert!(raised.hosts.is_empty() && raised.flows.is_empty());
+        return;
+    };
+    let found = bytes_of_hosts(&raised.hosts);
+    assert!(attributed <= counted);
+    // In these labs an alert names every host there is.
+    assert_eq!(found.min(counted), attributed);
+    assert_shares(&raised.hosts, &raised.flows, counted.max(found));
+}
+
+fn assert_list(list: &TopList) {
+    let all = list.attributed_bytes + list.excess_bytes;
+    assert!(list.attributed_bytes <= list.counted_bytes);
+    assert_eq!(
+        bytes_of_hosts(&list.hosts) + list.hosts_remainder_bytes,
+        all
+    );
+    assert_eq!(
+        bytes_of_flows(&list.flows) + list.flows_remainder_bytes,
+        all
+    );
+    assert_shares(&list.hosts, &list.flows, list.counted_bytes.max(all));
+}
+
+fn assert_report(drilldown: &DrilldownReport) {
+    let all = drilldown.attributed_bytes + drilldown.excess_bytes;
+    let counted = drilldown.counted_bytes;
+    assert!(drilldown.attributed_bytes <= counted);
+    assert_eq!(
+        bytes_of_hosts(&drilldown.hosts) + drilldown.hosts_remainder_bytes,
+        all
+    );
+    assert_eq!(
+        bytes_of_flows(&drilldown.flows) + drilldown.flows_remainder_bytes,
+        all
+    );
+    assert_shares(&drilldown.hosts, &drilldown.flows, counted.max(all));
+    let coverage = (counted > 0).then(|| drilldown.attributed_bytes as f64 / counted as f64);
+    let distance = drilldown.coverage.unwrap_or(0.0) - coverage.unwrap_or(0.0);
+    assert!(distance.abs() < 1e-9, "{drilldown:#?}");
+}
+
+/// The contract's equations, to the byte.
+pub fn assert_sums(verdict: &Verdict) {
+    let all = verdict.attributed_bytes + verdict.excess_bytes;
+    let counted = verdict.counted_bytes;
+    assert_eq!(
+        verdict.attributed_bytes + verdict.unexplained_bytes,
+        counted
+    );
+    assert_eq!(
+        bytes_of_hosts(&verdict.hosts) + verdict.hosts_remainder_bytes,
+        all
+    );
+    assert_eq!(
+        bytes_of_flows(&verdict.flows) + verdict.flows_remainder_bytes,
+        all
+    );
+    assert_shares(&verdict.hosts, &verdict.flows, counted.max(all));
+    assert!((0.0..=1.0).contains(&verdict.coverage), "{verdict:#?}");
+    let serde_json::Value::Object(causes) = serde_json::to_value(verdict.unexplained).unwrap()
+    else {
+        panic!("unexplained is no object")
+    };
+    let caused: u64 = causes.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    assert_eq!(caused, verdict.unexplained_bytes);
+}
+
+fn assert_shares(hosts: &[HostShare], flows: &[FlowShare], whole: u64) {
+    let parts = hosts.iter().map(|host| (host.bytes, host.share));
+    for (bytes, share) in parts.chain(flows.iter().map(|flow| (flow.bytes, flow.share))) {
+        let expected = if whole == 0 {
+            0.0
+        } else {
+            bytes as f64 / whole as f64
+        };
+        assert!(
+            (share - expected).abs() < 1e-9,
+            "{share} of {whole} is not {bytes}"
+        );
+    }
+}
+
+fn bytes_of_hosts(hosts: &[HostShare]) -> u64 {
+    hosts.iter().map(|host| host.bytes).sum()
+}
+
+fn bytes_of_flows(flows: &[FlowShare]) -> u64 {
+    flows.iter().map(|flow| flow.bytes).sum()
+}
