@@ -115,7 +115,8 @@ impl Batch {
         for (map, elements) in &changes.add_elements {
             batch.elements(message::NEW_ELEMENT, CREATE, table, map, elements);
         }
-        for chain in &changes.add_chains {
+        // Those that stay too: someone may have changed their policy.
+        for chain in &ruleset.chains {
             batch.chain(table, chain);
         }
         batch.rules(ruleset);

@@ -17,7 +17,8 @@ pub struct Inventory {
     pub chains: BTreeMap<String, Option<(u32, i32)>>,
 }
 
-/// The change, to be carried out in one batch in this order; all rules are flushed before it and added after it.
+/// The change, to be carried out in one batch in this order; all rules are flushed before it, all chains
+/// and rules are added after it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes<'a> {
     /// Elements to take out of maps that stay.
@@ -34,8 +35,6 @@ pub struct Changes<'a> {
     pub add_maps: Vec<&'a ObjectMap>,
     /// Elements to put into maps that stay.
     pub add_elements: Vec<(&'a ObjectMap, Vec<&'a Element>)>,
-    /// Chains to create.
-    pub add_chains: Vec<&'a Chain>,
 }
 
 /// From whatever the table holds to `new`: every map is made anew, since only its name is known.
@@ -73,11 +72,6 @@ pub fn replace<'a>(existing: &Inventory, new: &'a Ruleset) -> Changes<'a> {
             .filter(|name| !existing.counters.contains(name.as_str()))
             .collect(),
         add_maps: new.maps.iter().collect(),
-        add_chains: new
-            .chains
-            .iter()
-            .filter(|chain| !keep_chain(chain))
-            .collect(),
         ..Changes::default()
     }
 }
@@ -115,7 +109,6 @@ pub fn between<'a>(old: &'a Ruleset, new: &'a Ruleset) -> Changes<'a> {
             .iter()
             .filter(|map| !old_maps.contains_key(map.name.as_str()))
             .collect(),
-        add_chains: missing_chains(new, old).collect(),
         ..Changes::default()
     };
     // A map's name says its fields, so a map of the same name differs only in its elements.

@@ -249,3 +249,22 @@ fn what_is_installed_is_to_the_byte_what_nft_itself_would_install() {
         assert!(!ours.is_empty());
     }
 }
+
+#[test]
+fn a_chain_that_someone_made_drop_accepts_again_and_a_dormant_table_counts_again() {
+    let Some(namespace) = namespace() else { return };
+    let (_, config) = rulesets().remove(0);
+    let ruleset = plan::compile(&parse(&config, Format::Toml).unwrap());
+    let install = || {
+        let installed = namespace.run(|| Nftables::open()?.install(&ruleset));
+        installed.unwrap().unwrap();
+        listed(&namespace)
+    };
+    let good = install();
+    let policy = "{ policy drop; }";
+    nft_in(&namespace, &["chain", "inet", "flowctl", "forward", policy]);
+    nft_in(&namespace, &["add table inet flowctl { flags dormant; }"]);
+    let bad = listed(&namespace);
+    assert!(bad.contains("policy drop") && bad.contains("flags dormant"));
+    assert_eq!(install(), good);
+}
