@@ -21,14 +21,22 @@ pub fn demand(options: &Options) -> Result<Config, ExitCode> {
     }
 }
 
-/// The configuration of a command that can do without: one that is named must be good, the usual one may be
-/// missing or bad, since the daemon may well run with the one before.
+/// The configuration of a command that can do without: one that is named must be good, unless it is only asked for
+/// the socket and that is named too; the usual one may be missing or bad, since the daemon may well run with the
+/// one before.
 pub fn look(options: &Options) -> Result<Option<Config>, ExitCode> {
-    match &options.config {
-        Some(path) => load(path).map(Some),
-        None => Ok(options
+    let Some(path) = &options.config else {
+        return Ok(options
             .config_path()
-            .and_then(|path| config::load(&path).ok())),
+            .and_then(|path| config::load(&path).ok()));
+    };
+    match config::load(path) {
+        Ok(config) => Ok(Some(config)),
+        Err(LoadError::Invalid { .. }) if options.socket.is_some() => Ok(None),
+        Err(error) => {
+            complain(&error);
+            Err(ExitCode::BadConfiguration)
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! nf_tables on the wire, reading side: numbers of messages and attributes (include/uapi/linux/netfilter/
 //! nf_tables.h) and what the kernel's answers mean. Integers are big-endian; unknown attributes are skipped.
 
-use super::attr::{Attributes, Malformed, Message};
+use super::attr::{Attribute, Attributes, Malformed, Message};
+use crate::plan::content::Listed;
 
 /// Message numbers, subsystem (10) included.
 pub mod message {
@@ -30,6 +31,8 @@ pub mod message {
     pub const DEL_SET: u16 = SUBSYSTEM | 11;
     /// Adds elements.
     pub const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+    /// Asks for the elements of a set or map.
+    pub const GET_ELEMENT: u16 = SUBSYSTEM | 13;
     /// Removes elements.
     pub const DEL_ELEMENT: u16 = SUBSYSTEM | 14;
     /// Notification: a transaction was committed.
@@ -69,7 +72,13 @@ const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
+const SET_KEY_LENGTH: u16 = 5;
 const SET_ANONYMOUS: u32 = 1;
+const SET_INTERVAL: u32 = 4;
+const ELEMENT_LIST: u16 = 3;
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_OBJECT: u16 = 9;
+const ELEMENT_KEY_END: u16 = 10;
 const OBJECT_NAME: u16 = 2;
 const OBJECT_DATA: u16 = 4;
 const COUNTER_BYTES: u16 = 1;
@@ -218,18 +227,81 @@ fn decode_hook(attributes: Attributes<'_>) -> Result<(u32, i32), Malformed> {
     Ok(hook)
 }
 
-/// The name of a set or map; `None` for an anonymous one, which lives and dies with its rule.
-pub fn decode_set_name(message: &Message<'_>) -> Result<Option<String>, Malformed> {
-    let (mut name, mut flags) = (None, 0);
+/// A named set or map, as GETSET lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it holds intervals.
+    pub interval: bool,
+    /// Bytes of a key.
+    pub key_length: usize,
+}
+
+impl SetInfo {
+    /// Of a NEWSET message; `None` for an anonymous set, which lives and dies with its rule.
+    pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        let (mut name, mut flags, mut key_length) = (None, 0, 0);
+        for attribute in message.attributes()? {
+            let attribute = attribute?;
+            match attribute.kind {
+                SET_NAME => name = Some(String::from_utf8_lossy(attribute.text()).into_owned()),
+                SET_FLAGS => flags = attribute.be32()?,
+                SET_KEY_LENGTH => key_length = attribute.be32()? as usize,
+                _ => {}
+            }
+        }
+        let interval = flags & SET_INTERVAL != 0;
+        let named = name.filter(|_| flags & SET_ANONYMOUS == 0);
+        Ok(named.map(|name| SetInfo {
+            name,
+            interval,
+            key_length,
+        }))
+    }
+}
+
+/// The elements of a NEWSETELEM message.
+pub fn decode_elements(message: &Message<'_>) -> Result<Vec<Listed>, Malformed> {
+    let mut elements = Vec::new();
     for attribute in message.attributes()? {
         let attribute = attribute?;
+        if attribute.kind == ELEMENT_LIST {
+            for element in attribute.nested() {
+                elements.push(decode_element(element?.nested())?);
+            }
+        }
+    }
+    Ok(elements)
+}
+
+fn decode_element(attributes: Attributes<'_>) -> Result<Listed, Malformed> {
+    let mut element = Listed {
+        key: Vec::new(),
+        counter: None,
+        last: None,
+    };
+    for attribute in attributes {
+        let attribute = attribute?;
         match attribute.kind {
-            SET_NAME => name = Some(String::from_utf8_lossy(attribute.text()).into_owned()),
-            SET_FLAGS => flags = attribute.be32()?,
+            ELEMENT_KEY => element.key = data_value(&attribute)?,
+            ELEMENT_KEY_END => element.last = Some(data_value(&attribute)?),
+            ELEMENT_OBJECT => {
+                element.counter = Some(String::from_utf8_lossy(attribute.text()).into_owned())
+            }
             _ => {}
         }
     }
-    Ok(name.filter(|_| flags & SET_ANONYMOUS == 0))
+    Ok(element)
+}
+
+fn data_value(attribute: &Attribute<'_>) -> Result<Vec<u8>, Malformed> {
+    match attribute.nested().next() {
+        Some(value) => Ok(value?.value.to_vec()),
+        None => Err(Malformed::Missing {
+            attribute: attribute.kind,
+        }),
+    }
 }
 
 /// A committed transaction: the ruleset's generation and the program that made it.

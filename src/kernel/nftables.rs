@@ -6,8 +6,9 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use super::attr::Writer;
 use super::batch::Batch;
 use super::error::KernelError;
-use super::nft::{self, CounterRecord, Generation, TableInfo, message};
+use super::nft::{self, CounterRecord, Generation, SetInfo, TableInfo, message};
 use super::socket::{DumpEnd, ERESTART, Netlink};
+use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
 use crate::plan::ruleset::Ruleset;
 use crate::plan::text::TABLE_COMMENT;
@@ -194,11 +195,19 @@ impl Nftables {
                 .insert(String::from_utf8_lossy(counter.name).into_owned());
         })?;
         let body = |w: &mut Writer| about(w, nft::FAMILY_INET, table);
+        let mut sets = Vec::new();
         self.netlink
             .dump("list the maps", message::GET_SET, body, |message| {
-                found.maps.extend(nft::decode_set_name(message)?);
+                sets.extend(SetInfo::decode(message)?);
                 Ok(())
             })?;
+        for set in sets {
+            let elements = self.elements(table, &set.name)?;
+            found.maps.insert(
+                set.name,
+                Content::listed(set.key_length, set.interval, elements),
+            );
+        }
         // The kernel does not filter chains by table.
         self.netlink
             .dump("list the chains", message::GET_CHAIN, body, |message| {
@@ -209,6 +218,24 @@ impl Nftables {
                 Ok(())
             })?;
         Ok(found)
+    }
+
+    fn elements(&mut self, table: &str, map: &str) -> Result<Vec<Listed>, KernelError> {
+        let mut elements = Vec::new();
+        let body = |w: &mut Writer| {
+            about(w, nft::FAMILY_INET, table);
+            w.text(2, map);
+        };
+        self.netlink.dump(
+            "list the elements of a map",
+            message::GET_ELEMENT,
+            body,
+            |message| {
+                elements.extend(nft::decode_elements(message)?);
+                Ok(())
+            },
+        )?;
+        Ok(elements)
     }
 }
 

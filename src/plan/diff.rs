@@ -3,16 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::content::Content;
 use super::ruleset::{Chain, Element, ObjectMap, Ruleset};
 use crate::units::CounterName;
 
-/// What the table holds, by name: all that is needed to replace it, whatever its content.
+/// What the table holds: all that is needed to replace what is not as wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// Counter objects.
     pub counters: BTreeSet<String>,
-    /// Named sets and maps.
-    pub maps: BTreeSet<String>,
+    /// Named sets and maps, with their content.
+    pub maps: BTreeMap<String, Content>,
     /// Chains, with hook number and priority for base chains.
     pub chains: BTreeMap<String, Option<(u32, i32)>>,
 }
@@ -37,7 +38,7 @@ pub struct Changes<'a> {
     pub add_elements: Vec<(&'a ObjectMap, Vec<&'a Element>)>,
 }
 
-/// From whatever the table holds to `new`: every map is made anew, since only its name is known.
+/// From whatever the table holds to `new`: a map that is not exactly as wanted is made anew.
 pub fn replace<'a>(existing: &Inventory, new: &'a Ruleset) -> Changes<'a> {
     let wanted: BTreeSet<&str> = new.counters.iter().map(CounterName::as_str).collect();
     let keep_chain = |chain: &Chain| {
@@ -52,8 +53,25 @@ pub fn replace<'a>(existing: &Inventory, new: &'a Ruleset) -> Changes<'a> {
         .filter(|chain| keep_chain(chain))
         .map(|chain| chain.name)
         .collect();
+    let keep_map = |map: &&ObjectMap| {
+        existing
+            .maps
+            .get(&map.name)
+            .is_some_and(|content| *content == Content::of(map))
+    };
+    let kept_maps: BTreeSet<&str> = new
+        .maps
+        .iter()
+        .filter(keep_map)
+        .map(|map| map.name.as_str())
+        .collect();
     Changes {
-        remove_maps: existing.maps.iter().cloned().collect(),
+        remove_maps: existing
+            .maps
+            .keys()
+            .filter(|name| !kept_maps.contains(name.as_str()))
+            .cloned()
+            .collect(),
         remove_chains: existing
             .chains
             .keys()
@@ -71,7 +89,11 @@ pub fn replace<'a>(existing: &Inventory, new: &'a Ruleset) -> Changes<'a> {
             .iter()
             .filter(|name| !existing.counters.contains(name.as_str()))
             .collect(),
-        add_maps: new.maps.iter().collect(),
+        add_maps: new
+            .maps
+            .iter()
+            .filter(|map| !kept_maps.contains(map.name.as_str()))
+            .collect(),
         ..Changes::default()
     }
 }

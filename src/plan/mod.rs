@@ -1,6 +1,7 @@
 //! Compiles the configuration into a ruleset whose cost per packet does not grow with the number of counters:
 //! counters that use the same selectors share one object map. Pure; nothing is installed here.
 
+pub mod content;
 pub mod describe;
 pub mod diff;
 pub mod layers;

@@ -17,6 +17,8 @@ mod listing;
 mod naive;
 mod paths;
 mod random;
+mod reinstall;
+mod repair;
 mod support;
 mod truth;
 mod verdicts;

@@ -191,7 +191,10 @@ impl Daemon<'_> {
 
     /// The newest report.
     pub fn status(&self) -> Report {
-        let output = self.bench.flowctl(&["status", "--json"]);
+        let socket = self.bench.socket();
+        let output =
+            self.bench
+                .flowctl(&["status", "--json", "--socket", socket.to_str().unwrap()]);
         assert!(
             output.status.success(),
             "{}",
