@@ -9,7 +9,7 @@ use flowctl::lab::Namespace;
 use flowctl::units::Volume;
 use serde_json::Value;
 
-use crate::support::{Bench, Daemon, nft_in, pause};
+use crate::support::{Bench, Daemon, eventually, nft_in, pause};
 
 /// How long a counter must not move to be believed.
 const STILL: std::time::Duration = std::time::Duration::from_millis(100);
@@ -251,9 +251,12 @@ impl<'a> Beside<'a> {
     /// same of every counter. Returns what they say.
     pub fn agreed(&self) -> BTreeMap<String, Volume> {
         let namespace = self.daemon.bench.namespace;
-        let naive = settled(namespace, "naive");
-        let report = self.daemon.settle();
-        let objects = counters(namespace, "flowctl");
+        let (naive, report, objects) = eventually("nothing moves between two readings", || {
+            let naive = settled(namespace, "naive");
+            let report = self.daemon.settle();
+            let objects = counters(namespace, "flowctl");
+            (counters(namespace, "naive") == naive).then_some((naive, report, objects))
+        });
         for (name, _) in self.spec.all_counters() {
             let ours = report.counters.iter().find(|c| c.name.as_str() == name);
             let ours = ours.map(|counter| Volume {

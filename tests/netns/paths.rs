@@ -4,13 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use flowctl::lab::link::{Links, NewDevice, Vxlan};
+use flowctl::lab::sysctl;
 use flowctl::lab::topology::{LAN, UPLINK, WAN};
 use flowctl::lab::{Endpoint, Ends, Family, Lab, Namespace, Protocol};
 use flowctl::units::Volume;
 
 use crate::exact::{BOTH, OWN, datagrams, masqueraded, of_both, send, udp, volume};
 use crate::naive::{Beside, Spec};
-use crate::support::Bench;
+use crate::support::{Bench, eventually};
 
 fn ordinary() -> Spec {
     Spec::default()
@@ -54,8 +55,10 @@ fn shout(namespace: &Namespace, source: &str, to: &str, device: &str, count: u64
     sent.unwrap().unwrap();
 }
 
-/// Makes the router a listener, so that its own multicasts loop back to it.
+/// Makes the router a listener, so that its own multicasts loop back to it. It reports its groups at once.
 fn joined(router: &Namespace) -> [UdpSocket; 2] {
+    let interval = format!("ipv4/conf/{LAN}/igmpv3_unsolicited_report_interval");
+    sysctl::write(router, &[(&interval, "1")]).unwrap();
     let index = Links::open(router).unwrap().index(LAN).unwrap();
     let joined = router.run(|| -> std::io::Result<[UdpSocket; 2]> {
         let four = UdpSocket::bind("0.0.0.0:9998")?;
@@ -274,6 +277,15 @@ fn tunnel(lab: &Lab) {
             .add_route(host.into(), address(gateway).parse().unwrap())
             .unwrap();
     }
+    for at in 0..2 {
+        let (near, far) = (address(near[at]), address(far[at]));
+        for (namespace, from, to) in [(&lab.router, near, far), (&lab.internet, far, near)] {
+            eventually("the tunnel has its addresses and routes", || {
+                let reached = || UdpSocket::bind((from, 0))?.connect((to, 9));
+                namespace.run(reached).unwrap().ok()
+            });
+        }
+    }
 }
 
 #[test]
@@ -304,7 +316,7 @@ fn a_tunnel_counts_inside_and_its_carrier_outside_and_no_packet_is_both() {
     for (family, far) in [(Family::V4, "192.0.2.2"), (Family::V6, "2001:db8:7::2")] {
         let server = Endpoint {
             namespace: &lab.internet,
-            address: SocketAddr::new(far.parse().unwrap(), 7000),
+            address: SocketAddr::new(far.parse().unwrap(), 0),
         };
         let mut load = datagrams(90);
         load.direction = flowctl::lab::Direction::Exchange { reply: 500 };
