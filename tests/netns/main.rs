@@ -10,6 +10,7 @@
 )]
 
 mod commands;
+mod damage;
 mod demo;
 mod exact;
 mod interrupted;
@@ -18,7 +19,7 @@ mod naive;
 mod paths;
 mod random;
 mod reinstall;
-mod repair;
+
 mod support;
 mod truth;
 mod verdicts;
