@@ -20,6 +20,16 @@ enum Rules {
     Linear(usize),
 }
 
+impl Rules {
+    /// Long lists are slow: as many packets as take about as long as with none.
+    fn packets(self, packets: u64) -> u64 {
+        match self {
+            Rules::Linear(size) if size > 10 => packets * 10 / size as u64,
+            Rules::None | Rules::Ours(_) | Rules::Linear(_) => packets,
+        }
+    }
+}
+
 pub fn run(quick: bool) {
     let options = LabOptions {
         lan_hosts: 1,
@@ -42,7 +52,7 @@ pub fn run(quick: bool) {
     for _ in 0..rounds {
         for (variant, cost) in variants.iter().zip(&mut costs) {
             install(&lab, *variant);
-            cost.push(nanoseconds_a_packet(&lab, packets));
+            cost.push(nanoseconds_a_packet(&lab, variant.packets(packets)));
             remove(&lab, *variant);
         }
     }
