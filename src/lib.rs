@@ -17,6 +17,8 @@ pub mod meter;
 
 pub mod threshold;
 
+pub mod ask;
+
 pub mod watch;
 
 pub mod drilldown;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use crate::ask::{Ask, Ending, Inquiry, Outcome, Progress};
 use crate::config::{Config, Levels, Threshold};
-use crate::engine::{Ask, Ending, Inquiry, Outcome, Progress};
 use crate::event::{Event, Raised, TopList};
 use crate::meter::{Delta, Meter};
 use crate::report::{DrilldownReport, ThresholdReport};

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowctl::ask::{Ask, Ending, Inquiry, Outcome, Progress};
 use flowctl::config::{self, Config, Format};
 use flowctl::drilldown::verdict::HostShare;
-use flowctl::engine::{Ask, Ending, Engine, Inquiry, Outcome, Progress};
+use flowctl::engine::Engine;
 use flowctl::event::Event;
 use flowctl::kernel::nft::CounterRecord;
 use flowctl::meter::{Carried, Meter};

@@ -8,13 +8,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Message, Trouble, clock};
+use crate::ask::{Ask, Ending, Inquiry, Progress};
 use crate::config::{Config, Levels};
 use crate::drilldown::attribution::inside_ends;
 use crate::drilldown::rank::RankBy;
 use crate::drilldown::scope::Scope;
 use crate::drilldown::shares::Known;
 use crate::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
-use crate::engine::{Ask, Ending, Inquiry, Progress};
 use crate::kernel::addresses;
 use crate::kernel::conntrack::FlowRecord;
 use crate::kernel::error::KernelError;

@@ -24,9 +24,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::ask::{Ask, Outcome, Progress};
 use crate::config::Config;
 use crate::drilldown::verdict::Verdict;
-use crate::engine::{Ask, Engine, Outcome, Progress};
+use crate::engine::Engine;
 use crate::event::{Event, Record};
 use crate::kernel::monitor::Notice;
 use crate::meter::Meter;
