@@ -4,10 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use flowctl::config::*;
+use flowctl::config::{Counter, Format, Selectors, parse};
 use flowctl::drilldown::account::{Account, FirstDump};
 use flowctl::drilldown::rank::RankBy;
 use flowctl::drilldown::scope::Scope;
@@ -128,43 +127,10 @@ fn record(sight: &Sight) -> FlowRecord {
     }
 }
 
-fn config() -> Config {
-    let interface = |name: &str| Interface {
-        name: InterfaceName::new(name).unwrap(),
-        devices: vec![DeviceName::new(name).unwrap()],
-        capacity_in: None,
-        capacity_out: None,
-    };
-    Config {
-        tick: Duration::from_secs(1),
-        table: TableConfig {
-            name: "flowctl".to_owned(),
-            protect: Protect::Auto,
-        },
-        interfaces: vec![interface("wan"), interface("lan")],
-        subnets: vec![Subnet {
-            name: SubnetName::new("home").unwrap(),
-            prefixes: vec!["10.0.0.0/30".parse().unwrap()],
-        }],
-        counters: Vec::new(),
-        thresholds: Vec::new(),
-        drilldown: DrilldownConfig {
-            interval: Duration::from_secs(1),
-            top: 10,
-            max_duration: Duration::from_secs(600),
-            cpu_budget: 0.05,
-            label_base: 0,
-        },
-        log: LogConfig {
-            path: PathBuf::from("log"),
-            max_size: 1,
-            keep: 1,
-        },
-        control: ControlConfig {
-            socket: PathBuf::from("socket"),
-        },
-    }
-}
+const CONFIG: &str = r#"
+interfaces = { wan.device = "wan", lan.device = "lan" }
+subnets.home = "10.0.0.0/30"
+"#;
 
 fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: RankBy) -> Verdict {
     let counter = Counter {
@@ -173,7 +139,7 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
         capacity: None,
     };
     let scope = Scope::new(
-        &config(),
+        &parse(CONFIG, Format::Toml).unwrap(),
         &counter,
         &[[10, 0, 0, 9].into(), [10, 0, 0, 1].into()],
     );

@@ -8,19 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use flowctl::config::{
-    Config, ControlConfig, Counter, DrilldownConfig, Interface, LogConfig, Protect, Selectors,
-    Subnet, TableConfig,
-};
+use flowctl::config::{Config, Format, Interface, parse};
 use flowctl::drilldown::rank::RankBy;
 use flowctl::drilldown::scope::Scope;
 use flowctl::drilldown::shares::Known;
 use flowctl::drilldown::verdict::Verdict;
 use flowctl::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
 use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple};
-use flowctl::units::{
-    BitRate, CounterName, DeviceName, InterfaceName, SubnetName, ThresholdName, Uptime, Volume,
-};
+use flowctl::units::{CounterName, ThresholdName, Uptime, Volume};
 use serde::Deserialize;
 use serde_json::Value;
 use toml::de::{DeTable, DeValue};
@@ -33,34 +28,18 @@ const WALL: i64 = 1_795_410_000;
 struct Scenario {
     #[serde(rename = "about")]
     _about: String,
-    router: Router,
-    counter: Watched,
+    /// A configuration file, and its counter that is drilled into.
+    config: String,
+    counter: CounterName,
+    /// The router's addresses.
+    own: Vec<IpAddr>,
+    #[serde(default)]
+    names: BTreeMap<IpAddr, String>,
     account: Begin,
     flows: BTreeMap<String, Story>,
     dumps: Vec<Dump>,
     end: End,
     expect: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Router {
-    interfaces: Vec<(String, Vec<String>)>,
-    subnets: BTreeMap<String, Vec<String>>,
-    own: Vec<IpAddr>,
-    #[serde(default)]
-    names: BTreeMap<IpAddr, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Watched {
-    name: String,
-    r#in: Option<Vec<String>>,
-    out: Option<Vec<String>>,
-    from: Option<Vec<String>>,
-    to: Option<Vec<String>>,
-    capacity: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -169,9 +148,9 @@ fn assert_sums(verdict: &Verdict) {
 }
 
 fn run(scenario: &Scenario) -> Verdict {
-    let config = config(&scenario.router);
-    let counter = counter(&scenario.counter);
-    let scope = Scope::new(&config, &counter, &scenario.router.own);
+    let config = parse(&scenario.config, Format::Toml).unwrap();
+    let counter = config.counter(&scenario.counter).unwrap();
+    let scope = Scope::new(&config, counter, &scenario.own);
     let start = AccountStart {
         at: uptime(scenario.account.at),
         wall: wall(scenario.account.at),
@@ -212,7 +191,7 @@ fn run(scenario: &Scenario) -> Verdict {
         ended_by: None,
     };
     drilldown.finish(end, &|address| Known {
-        name: scenario.router.names.get(&address).cloned(),
+        name: scenario.names.get(&address).cloned(),
         mac: None,
     })
 }
@@ -244,15 +223,15 @@ fn record(scenario: &Scenario, config: &Config, name: &str, counts: &[u64]) -> F
 /// `lan > wan`: arrived by lan, left by wan; `lan >`: was for the router; `> wan`: was the router's.
 fn labels(config: &Config, way: &str) -> u128 {
     let (arrived, left) = way.split_once('>').unwrap();
-    let bits = |name: &str| {
-        let named = |interface: &Interface| interface.name.as_str() == name.trim();
+    let label = |name: &str| {
+        let named = |interface: &&Interface| interface.name.as_str() == name.trim();
         config
             .interfaces
             .iter()
-            .position(named)
-            .map(|at| config.label_bits(at))
+            .find(named)
+            .map(|found| found.label)
     };
-    bits(arrived).map_or(0, |bits| 1 << bits.0) | bits(left).map_or(0, |bits| 1 << bits.1)
+    label(arrived).map_or(0, |bit| 1 << bit) | label(left).map_or(0, |bit| 1 << (bit + 1))
 }
 
 fn tuple(protocol: u8, text: &str) -> Tuple {
@@ -274,74 +253,6 @@ fn tuple(protocol: u8, text: &str) -> Tuple {
         destination,
         protocol,
         detail,
-    }
-}
-
-fn counter(watched: &Watched) -> Counter {
-    let interfaces = |names: &Option<Vec<String>>| {
-        let names = names.as_ref()?;
-        Some(
-            names
-                .iter()
-                .map(|name| InterfaceName::new(name).unwrap())
-                .collect(),
-        )
-    };
-    let prefixes = |nets: &Option<Vec<String>>| {
-        let nets = nets.as_ref()?;
-        Some(nets.iter().map(|net| net.parse().unwrap()).collect())
-    };
-    Counter {
-        name: CounterName::new(&watched.name).unwrap(),
-        selectors: Selectors {
-            in_: interfaces(&watched.r#in),
-            out: interfaces(&watched.out),
-            from: prefixes(&watched.from),
-            to: prefixes(&watched.to),
-        },
-        capacity: watched.capacity.map(BitRate),
-    }
-}
-
-fn config(router: &Router) -> Config {
-    let interface = |(name, devices): &(String, Vec<String>)| Interface {
-        name: InterfaceName::new(name).unwrap(),
-        devices: devices
-            .iter()
-            .map(|device| DeviceName::new(device).unwrap())
-            .collect(),
-        capacity_in: None,
-        capacity_out: None,
-    };
-    let subnet = |(name, prefixes): (&String, &Vec<String>)| Subnet {
-        name: SubnetName::new(name).unwrap(),
-        prefixes: prefixes.iter().map(|net| net.parse().unwrap()).collect(),
-    };
-    Config {
-        tick: Duration::from_secs(1),
-        table: TableConfig {
-            name: "flowctl".to_owned(),
-            protect: Protect::Auto,
-        },
-        interfaces: router.interfaces.iter().map(interface).collect(),
-        subnets: router.subnets.iter().map(subnet).collect(),
-        counters: Vec::new(),
-        thresholds: Vec::new(),
-        drilldown: DrilldownConfig {
-            interval: Duration::from_secs(1),
-            top: 10,
-            max_duration: Duration::from_secs(600),
-            cpu_budget: 0.05,
-            label_base: 64,
-        },
-        log: LogConfig {
-            path: PathBuf::from("log"),
-            max_size: 1,
-            keep: 1,
-        },
-        control: ControlConfig {
-            socket: PathBuf::from("socket"),
-        },
     }
 }
 

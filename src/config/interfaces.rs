@@ -30,6 +30,7 @@ impl InterfaceDraft<'_> {
             devices: self.devices,
             capacity_in: self.capacity_in.known(),
             capacity_out: self.capacity_out.known(),
+            label: 0,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::labels::LabelsByInterface;
 use super::problem::{Positions, Problem, printable};
 use super::problems::Problems;
 use super::reader::Table;
@@ -138,7 +139,7 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
     let log = settings::log(&mut root, problems);
     let control = settings::control(&mut root, problems);
     root.finish(problems);
-    Some(Config {
+    let mut config = Config {
         tick,
         table,
         interfaces: (interfaces.into_iter().filter_map(|draft| draft.finish())).collect(),
@@ -148,5 +149,7 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
         drilldown,
         log,
         control,
-    })
+    };
+    config.keep_labels(&LabelsByInterface::new());
+    Some(config)
 }

@@ -4,6 +4,7 @@
 mod counters;
 mod interfaces;
 mod keyword;
+mod labels;
 mod load;
 mod prefix;
 mod problem;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use labels::LabelsByInterface;
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 
@@ -85,6 +87,8 @@ pub struct Interface {
     pub capacity_in: Option<BitRate>,
     /// What the link carries away from us; `None` when not said.
     pub capacity_out: Option<BitRate>,
+    /// The first of its two conntrack label bits: arrived by it, and then left by it.
+    pub label: u8,
 }
 
 /// `[subnets]`.
@@ -206,12 +210,6 @@ impl Config {
     /// Whether any threshold asks for a drilldown: only then does flowctl use conntrack at all.
     pub fn wants_conntrack(&self) -> bool {
         self.thresholds.iter().any(|threshold| threshold.drilldown)
-    }
-
-    /// The conntrack label bits of the interface at `position` in `interfaces`: arrived by it, left by it.
-    pub fn label_bits(&self, position: usize) -> (u8, u8) {
-        let first = self.drilldown.label_base + 2 * position as u8;
-        (first, first + 1)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keyword::is_keyword;
+use super::labels::{BITS_AN_INTERFACE, LABEL_BITS};
 use super::problems::{Problems, Wrong};
 use super::reader::{Given, Table};
 use super::tree::Node;
@@ -15,9 +16,6 @@ use super::{ControlConfig, DrilldownConfig, LogConfig, Protect, TableConfig};
 const BEAT_MIN: Duration = Duration::from_millis(100);
 const BEAT_MAX: Duration = Duration::from_secs(3600);
 const BEAT_BOUNDS: &str = "a duration from \"100ms\" to \"1h\"";
-
-/// A conntrack label has 128 bits, every interface takes two of them.
-const LABEL_BITS: usize = 128;
 
 /// Less would not hold one verdict.
 const LOG_SIZE_MIN: u64 = 4096;
@@ -146,8 +144,9 @@ fn durations(
 
 fn label_base(node: &Node, interfaces: usize) -> Result<u8, Wrong> {
     let base = integer_within(node, 0, 126)?;
-    let highest = LABEL_BITS.saturating_sub(2 * interfaces);
-    if interfaces <= LABEL_BITS / 2 && base as usize > highest {
+    let bits = usize::from(LABEL_BITS);
+    let highest = bits.saturating_sub(usize::from(BITS_AN_INTERFACE) * interfaces);
+    if interfaces <= bits / usize::from(BITS_AN_INTERFACE) && base as usize > highest {
         return Err(Wrong::new(
             format!("leaves too few of {LABEL_BITS} label bits for {interfaces} interfaces"),
             format!("write at most {highest}: every interface takes two"),

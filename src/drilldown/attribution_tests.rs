@@ -3,18 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm)]
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use crate::config::{
-    Config, ControlConfig, Counter, DrilldownConfig, Interface, LogConfig, Protect, Selectors,
-    Subnet, TableConfig,
-};
+use crate::config::{Counter, Format, Selectors, parse};
 use crate::drilldown::attribution::{Attribution, Belongs};
 use crate::drilldown::scope::Scope;
 use crate::kernel::conntrack::{Detail, FlowRecord, Tuple};
 use crate::kernel::routes::Path;
-use crate::units::{CounterName, DeviceName, InterfaceName, SubnetName};
+use crate::units::{CounterName, DeviceName, InterfaceName};
 
 const ROUTER: &str = "192.168.1.1";
 const UPLINK: &str = "198.51.100.7";
@@ -22,52 +17,16 @@ const HOST: &str = "192.168.1.5";
 const FAR: &str = "203.0.113.9";
 
 /// Label bits: wan 64 and 65, lan 66 and 67, tunnel 68 and 69, all (which shares a device with lan) 70 and 71.
-fn config() -> Config {
-    let interface = |(name, devices): (&str, &[&str])| Interface {
-        name: InterfaceName::new(name).unwrap(),
-        devices: devices
-            .iter()
-            .map(|name| DeviceName::new(name).unwrap())
-            .collect(),
-        capacity_in: None,
-        capacity_out: None,
-    };
-    let interfaces: [(&str, &[&str]); 4] = [
-        ("wan", &["ppp0"]),
-        ("lan", &["br0", "wg0"]),
-        ("tunnel", &["tun0"]),
-        ("all", &["br0", "eth9"]),
-    ];
-    Config {
-        tick: Duration::from_secs(1),
-        table: TableConfig {
-            name: "flowctl".to_owned(),
-            protect: Protect::Auto,
-        },
-        interfaces: interfaces.map(interface).into(),
-        subnets: vec![Subnet {
-            name: SubnetName::new("home").unwrap(),
-            prefixes: vec!["192.168.1.0/24".parse().unwrap()],
-        }],
-        counters: Vec::new(),
-        thresholds: Vec::new(),
-        drilldown: DrilldownConfig {
-            interval: Duration::from_secs(1),
-            top: 10,
-            max_duration: Duration::from_secs(600),
-            cpu_budget: 0.05,
-            label_base: 64,
-        },
-        log: LogConfig {
-            path: PathBuf::from("log"),
-            max_size: 1,
-            keep: 1,
-        },
-        control: ControlConfig {
-            socket: PathBuf::from("socket"),
-        },
-    }
-}
+const CONFIG: &str = r#"
+drilldown.label_base = 64
+[interfaces]
+wan.device = "ppp0"
+lan.device = ["br0", "wg0"]
+tunnel.device = "tun0"
+all.device = ["br0", "eth9"]
+[subnets]
+home = "192.168.1.0/24"
+"#;
 
 /// Selectors as words: `in=wan from=192.168.1.0/24`; lists with commas.
 fn scope(words: &str) -> Scope {
@@ -94,7 +53,8 @@ fn scope(words: &str) -> Scope {
         selectors,
         capacity: None,
     };
-    Scope::new(&config(), &counter, &[address(ROUTER), address(UPLINK)])
+    let config = parse(CONFIG, Format::Toml).unwrap();
+    Scope::new(&config, &counter, &[address(ROUTER), address(UPLINK)])
 }
 
 fn address(text: &str) -> IpAddr {

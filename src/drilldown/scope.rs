@@ -47,8 +47,8 @@ impl Scope {
             in_: choice(&selectors.in_),
             out: choice(&selectors.out),
             leaves: selectors.leaves(),
-            our_labels: (0..config.interfaces.len())
-                .map(|position| label(config, position))
+            our_labels: (config.interfaces.iter())
+                .map(label)
                 .fold(0, |all, bits| all | bits.arrived | bits.left),
             labels_by_device: labels_by_device(config),
             subnets: PrefixSet::new(subnets.copied()),
@@ -107,11 +107,11 @@ impl InterfaceChoice {
             chosen: none,
             rivals: Vec::new(),
         };
-        for (position, interface) in chosen(config, names, true) {
-            let bits = label(config, position);
+        for interface in chosen(config, names, true) {
+            let bits = label(interface);
             let rivals = chosen(config, names, false)
-                .filter(|(_, other)| !share_device(interface, other))
-                .fold(none, |all, (other, _)| all.with(label(config, other)));
+                .filter(|other| !share_device(interface, other))
+                .fold(none, |all, other| all.with(label(other)));
             choice.chosen = choice.chosen.with(bits);
             choice.rivals.push((bits, rivals));
         }
@@ -132,32 +132,28 @@ fn chosen<'a>(
     config: &'a Config,
     names: &[InterfaceName],
     wanted: bool,
-) -> impl Iterator<Item = (usize, &'a Interface)> {
+) -> impl Iterator<Item = &'a Interface> {
     config
         .interfaces
         .iter()
-        .enumerate()
-        .filter(move |(_, interface)| names.contains(&interface.name) == wanted)
+        .filter(move |interface| names.contains(&interface.name) == wanted)
 }
 
-fn label(config: &Config, position: usize) -> LabelBits {
-    let (arrived, left) = config.label_bits(position);
+fn label(interface: &Interface) -> LabelBits {
     let bit = |number: u8| 1u128.checked_shl(number.into()).unwrap_or(0);
     LabelBits {
-        arrived: bit(arrived),
-        left: bit(left),
+        arrived: bit(interface.label),
+        left: bit(interface.label + 1),
     }
 }
 
 fn labels_by_device(config: &Config) -> Vec<(DeviceName, LabelBits)> {
-    let interfaces = config.interfaces.iter().enumerate();
-    interfaces
-        .flat_map(|(position, interface)| {
-            let bits = label(config, position);
-            let devices = interface.devices.iter();
-            devices.map(move |device| (device.clone(), bits))
-        })
-        .collect()
+    let of = |interface: &Interface| {
+        let bits = label(interface);
+        let devices = interface.devices.clone();
+        devices.into_iter().map(move |device| (device, bits))
+    };
+    config.interfaces.iter().flat_map(of).collect()
 }
 
 /// A packet by a common device rightly carries the labels of both.

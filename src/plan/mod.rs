@@ -221,11 +221,10 @@ fn count(map: &ObjectMap) -> Rule {
 
 fn label_rules(config: &Config, side: Side) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for (position, interface) in config.interfaces.iter().enumerate() {
-        let (in_bit, out_bit) = config.label_bits(position);
+    for interface in &config.interfaces {
         let bit = match side {
-            Side::Arrives => in_bit,
-            Side::Leaves => out_bit,
+            Side::Arrives => interface.label,
+            Side::Leaves => interface.label + 1,
         };
         rules.extend(interface.devices.iter().map(|device| Rule::Label {
             side,

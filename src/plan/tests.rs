@@ -69,6 +69,7 @@ pub(crate) fn config(
             devices,
             capacity_in: None,
             capacity_out: None,
+            label: 0,
         });
     }
     for (name, prefixes) in subnets {
@@ -105,6 +106,7 @@ pub(crate) fn config(
             capacity: None,
         });
     }
+    config.keep_labels(&LabelsByInterface::new());
     config
 }
 
