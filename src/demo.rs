@@ -231,7 +231,7 @@ pub fn run(seconds: u32, observe: &mut Observer<'_>) -> Result<Outcome, DemoErro
     let (announced, records) = records::unbounded_channel();
     let (reports, seen) = watch::channel(None);
     let options = Options {
-        config: Arc::new(config),
+        config,
         config_path: None,
         state_dir: state_dir.path().to_owned(),
         socket: state_dir.path().join("control.sock"),

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::kernel::nft::CounterRecord;
 use crate::units::{CounterName, Uptime, Volume};
 
@@ -33,6 +35,8 @@ pub struct Metered {
     pub delta: Delta,
     /// When it was last read in this run; `None` before the first reading.
     pub read_at: Option<Uptime>,
+    /// The value that the pass going on has for it, if it is that of `last_pass`.
+    passing: Volume,
     last_pass: u64,
 }
 
@@ -60,7 +64,7 @@ pub enum Delta {
 }
 
 /// What is carried over from an earlier run, or from the configuration before a reload.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// flowctl's own total.
     pub total: Volume,
@@ -82,6 +86,7 @@ impl Meter {
                 resets: carried.resets,
                 delta: Delta::Unread,
                 read_at: None,
+                passing: Volume::default(),
                 last_pass: 0,
             })
             .collect();
@@ -104,50 +109,39 @@ impl Meter {
         &self.counters
     }
 
-    /// Begins a pass over a dump's answers. A dump that is repeated begins again.
+    /// Begins a pass over a dump's answers: what it brings counts when it ends.
     pub fn begin(&mut self) {
         self.pass += 1;
         self.cursor = 0;
     }
 
-    /// Takes one answer of a reading made at `at`. A name that is not ours is ignored.
+    /// The dump begins again: an answer it had and has no more still counts.
+    pub fn repeat(&mut self) {
+        self.cursor = 0;
+    }
+
+    /// Takes one answer. A name that is not ours is ignored.
     #[inline]
-    pub fn record(&mut self, record: CounterRecord<'_>, at: Uptime) {
+    pub fn record(&mut self, record: CounterRecord<'_>) {
         let Some(position) = self.position(record.name) else {
             return;
         };
         let counter = &mut self.counters[position];
-        let now = Volume {
+        counter.passing = Volume {
             bytes: record.bytes,
             packets: record.packets,
         };
-        let fell = now.bytes < counter.kernel.bytes || now.packets < counter.kernel.packets;
-        let volume = if fell { now } else { now.since(counter.kernel) };
-        counter.delta = match counter.read_at {
-            None => Delta::First,
-            // A dump that was repeated: the same interval, and more counted in it.
-            Some(before) if before == at => counter.delta.and(volume),
-            Some(before) if fell => Delta::Reset {
-                volume,
-                interval: at.since(before),
-            },
-            Some(before) => Delta::Advanced {
-                volume,
-                interval: at.since(before),
-            },
-        };
-        counter.total = counter.total.plus(volume);
-        counter.kernel = now;
-        counter.resets += u64::from(fell);
-        counter.read_at = Some(at);
         counter.last_pass = self.pass;
     }
 
-    /// Ends the pass. Counters without an answer are `Unread`; returns how many these are.
-    pub fn end(&mut self) -> usize {
+    /// Ends the pass: its answers are a reading made at `at`. Counters without an answer are `Unread`; returns how
+    /// many these are.
+    pub fn end(&mut self, at: Uptime) -> usize {
         let mut unread = 0;
         for counter in &mut self.counters {
-            if counter.last_pass != self.pass {
+            if counter.last_pass == self.pass {
+                counter.advance(at);
+            } else {
                 counter.delta = Delta::Unread;
                 unread += 1;
             }
@@ -212,23 +206,23 @@ impl Meter {
     }
 }
 
-impl Delta {
-    fn and(self, more: Volume) -> Delta {
-        match self {
-            Delta::Advanced { volume, interval } => Delta::Advanced {
-                volume: volume.plus(more),
-                interval,
-            },
-            Delta::Reset { volume, interval } => Delta::Reset {
-                volume: volume.plus(more),
-                interval,
-            },
-            Delta::First | Delta::Unread => self,
-        }
-    }
-}
-
 impl Metered {
+    /// Takes the value that the pass brought.
+    fn advance(&mut self, at: Uptime) {
+        let now = self.passing;
+        let fell = now.bytes < self.kernel.bytes || now.packets < self.kernel.packets;
+        let volume = if fell { now } else { now.since(self.kernel) };
+        self.delta = match self.read_at.map(|before| at.since(before)) {
+            None => Delta::First,
+            Some(interval) if fell => Delta::Reset { volume, interval },
+            Some(interval) => Delta::Advanced { volume, interval },
+        };
+        self.total = self.total.plus(volume);
+        self.kernel = now;
+        self.resets += u64::from(fell);
+        self.read_at = Some(at);
+    }
+
     /// Bits and packets per second over the last interval, and that interval; `None` where there is none.
     pub fn rates(&self) -> Option<(f64, f64, Duration)> {
         let (volume, interval) = match self.delta {
@@ -274,19 +268,20 @@ mod tests {
         Uptime(Duration::from_secs(at))
     }
 
+    fn record(name: &str, bytes: u64) -> CounterRecord<'_> {
+        CounterRecord {
+            name: name.as_bytes(),
+            bytes,
+            packets: bytes / 100,
+        }
+    }
+
     fn read(meter: &mut Meter, at: u64, values: &[(&str, u64)]) -> usize {
         meter.begin();
         for (name, bytes) in values {
-            meter.record(
-                CounterRecord {
-                    name: name.as_bytes(),
-                    bytes: *bytes,
-                    packets: bytes / 100,
-                },
-                seconds(at),
-            );
+            meter.record(record(name, *bytes));
         }
-        meter.end()
+        meter.end(seconds(at))
     }
 
     #[test]
@@ -346,23 +341,34 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_dump_counts_once() {
-        let mut meter = meter(&["a"]);
-        read(&mut meter, 1, &[("a", 1_000)]);
-        read(&mut meter, 2, &[("a", 1_500)]);
-        read(&mut meter, 2, &[("a", 1_600)]);
-        let wanted = Volume {
-            bytes: 600,
-            packets: 6,
-        };
-        assert_eq!(
+    fn a_repeated_dump_counts_once_and_loses_no_answer() {
+        let mut meter = meter(&["a", "b"]);
+        read(&mut meter, 1, &[("a", 1_000), ("b", 0)]);
+        meter.begin();
+        meter.record(record("a", 1_500));
+        meter.record(record("b", 100));
+        meter.repeat();
+        meter.record(record("a", 1_600));
+        assert_eq!(meter.end(seconds(2)), 0);
+        let totals = meter.counters().iter().map(|counter| counter.total.bytes);
+        assert_eq!(totals.collect::<Vec<_>>(), [1_600, 100]);
+        assert!(matches!(
             meter.counters()[0].delta,
             Delta::Advanced {
-                volume: wanted,
-                interval: Duration::from_secs(1)
+                volume: Volume { bytes: 600, .. },
+                ..
             }
-        );
-        assert_eq!(meter.counters()[0].total.bytes, 1_600);
+        ));
+    }
+
+    #[test]
+    fn a_pass_that_never_ended_counts_nothing() {
+        let mut meter = meter(&["a"]);
+        read(&mut meter, 1, &[("a", 1_000)]);
+        meter.begin();
+        meter.record(record("a", 9_000));
+        read(&mut meter, 2, &[("a", 1_100)]);
+        assert_eq!(meter.counters()[0].total.bytes, 1_100);
     }
 
     #[test]

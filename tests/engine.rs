@@ -93,9 +93,9 @@ impl Story {
                 bytes,
                 packets: bytes / 10,
             };
-            self.meter.record(record, now.at);
+            self.meter.record(record);
         }
-        self.meter.end();
+        self.meter.end(now.at);
         self.engine.observe(now, &self.meter)
     }
 

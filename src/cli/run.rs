@@ -15,7 +15,7 @@ use crate::report::Report;
 /// Runs until SIGTERM, SIGINT or `flowctl remove`.
 pub fn run(options: &Options) -> ExitCode {
     let config = match configuration::demand(options) {
-        Ok(config) => Arc::new(config),
+        Ok(config) => config,
         Err(code) => return code,
     };
     let socket = options.socket_path(Some(&config));

@@ -24,6 +24,14 @@ pub enum DaemonError {
         /// Why not.
         source: io::Error,
     },
+    /// Another process uses the state directory.
+    #[error(
+        "state directory {path}: another flowctl uses it, in this or in another network namespace; give each its own with --state-dir"
+    )]
+    StateDirInUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The kernel does not do what is asked.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -52,6 +60,7 @@ impl DaemonError {
             self,
             DaemonError::Lock(LockError::Held { .. })
                 | DaemonError::Control(ControlError::InUse { .. })
+                | DaemonError::StateDirInUse { .. }
         )
     }
 

@@ -20,7 +20,8 @@ pub struct InstanceLock {
 pub enum LockError {
     /// Another process holds it.
     #[error(
-        "another flowctl (process {pid}, user {uid}) runs in this network namespace; stop it first"
+        "process {pid} of user {uid} runs flowctl in this network namespace already, or at least holds its lock \
+         (the abstract socket @flowctl/instance); stop it first"
     )]
     Held {
         /// The holder; 0 when it cannot be told from here.

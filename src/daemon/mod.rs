@@ -7,12 +7,15 @@ mod errors;
 mod identity;
 mod ledger;
 mod lock;
+mod memory;
+mod publication;
 mod reload;
 mod removal;
 mod schedule;
 mod shell;
 mod sinks;
 mod start;
+mod state_dir;
 mod table;
 mod vitals;
 mod watcher;
@@ -31,34 +34,30 @@ use crate::engine::Engine;
 use crate::event::{Event, Record};
 use crate::kernel::monitor::Notice;
 use crate::meter::Meter;
-use crate::report::{Report, TableReport, TickReport};
-use crate::units::{Tick, Uptime};
+use crate::report::Report;
+use crate::units::Uptime;
 
 use collector::Collector;
 pub use errors::DaemonError;
-use identity::Identity;
 use ledger::Ledger;
 use reload::Loaded;
 pub use removal::{Removed, remove};
 use schedule::Schedule;
 use shell::Shell;
 pub use sinks::Announce;
-use sinks::{Job, Sinks};
+use sinks::Sinks;
+use state_dir::StateDir;
 use table::{Reading, Table};
 use vitals::Vitals;
 use watcher::Watcher;
 
-/// Totals are saved at most this often, and never cost more than this share of the time.
-const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-/// A save that must survive a power cut waits for the disk; it happens this often.
-const DURABLE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long verdicts are waited for when the daemon ends.
 const LAST_VERDICTS: Duration = Duration::from_secs(5);
 
 /// What a daemon is started with.
 pub struct Options {
     /// The configuration.
-    pub config: Arc<Config>,
+    pub config: Config,
     /// Where it was read from, to read it again on reload; `None` where it was not read from a file.
     pub config_path: Option<PathBuf>,
     /// Where totals and the log are.
@@ -112,7 +111,6 @@ impl Stopper {
 pub struct Daemon {
     config: Arc<Config>,
     config_path: Option<PathBuf>,
-    identity: Identity,
     inbox: Receiver<Message>,
     sender: SyncSender<Message>,
     table: Table,
@@ -124,15 +122,14 @@ pub struct Daemon {
     last_reading: Reading,
     repairs: u64,
     started: Uptime,
-    saved_at: Uptime,
     saved_durably_at: Uptime,
     vitals: Vitals,
-    reports: watch::Sender<Option<Arc<Report>>>,
     collector: Collector,
     sinks: Sinks,
     shell: Shell,
     watcher: Watcher,
     _socket: crate::sink::socket::SocketFile,
+    _state_dir: StateDir,
     _lock: lock::InstanceLock,
 }
 
@@ -182,40 +179,24 @@ impl Daemon {
         Ok(())
     }
 
-    /// One beat: read, observe, publish, save.
+    /// One beat: read, observe, publish.
     fn tick(&mut self) -> Result<(), DaemonError> {
         self.sequence += 1;
-        let reading = match self.table.read(&mut self.meter, self.sequence) {
-            Ok(reading) => reading,
-            Err(error) => {
-                self.note_trouble(Trouble {
-                    code: "reading_failed",
-                    error: Some(error.to_string()),
-                });
-                return Ok(());
-            }
-        };
+        let read = self.table.read(&mut self.meter, self.sequence);
         self.note_trouble(Trouble {
             code: "reading_failed",
-            error: None,
+            error: read.as_ref().err().map(ToString::to_string),
         });
-        self.last_reading = reading;
-        let outcome = self.engine.observe(reading.tick, &self.meter);
-        let reset = outcome
-            .events
-            .iter()
-            .any(|event| matches!(event, Event::Reset { .. }));
-        self.carry_out(outcome);
-        if reading.missing > 0 {
-            self.repair("counters were missing")?;
+        if let Ok(reading) = read {
+            self.last_reading = reading;
+            let outcome = self.engine.observe(reading.tick, &self.meter);
+            self.carry_out(outcome);
+            if reading.missing > 0 {
+                self.repair("counters were missing")?;
+            }
         }
         self.check_vitals();
         self.publish();
-        if reset {
-            self.save(false);
-        } else {
-            self.save_if_due();
-        }
         Ok(())
     }
 
@@ -236,7 +217,6 @@ impl Daemon {
                     code: "repair_failed",
                     error: None,
                 });
-                self.save(false);
             }
             // The next tick finds counters missing and tries again.
             Err(error) => self.note_trouble(Trouble {
@@ -266,64 +246,10 @@ impl Daemon {
     }
 
     fn log(&mut self, event: Event) {
-        self.sinks.take(Job::Record(Box::new(Record {
+        self.sinks.log(Record {
             time: clock::wall(),
             event,
-        })));
-    }
-
-    fn publish(&mut self) {
-        let now = clock::uptime();
-        let report = Report {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            time: self.last_reading.tick.wall,
-            uptime_seconds: now.since(self.started).as_secs_f64(),
-            tick: TickReport {
-                sequence: self.sequence,
-                interval_seconds: self.config.tick.as_secs_f64(),
-                missed: self.schedule.missed(),
-                read_microseconds: self.last_reading.took.as_micros() as u64,
-            },
-            table: TableReport {
-                name: self.config.table.name.clone(),
-                repairs: self.repairs,
-            },
-            counters: Arc::new(self.engine.counter_reports(&self.meter)),
-            thresholds: self.engine.threshold_reports(),
-            drilldowns: self.engine.drilldown_reports(),
-            last_verdict: self.engine.last_verdict(),
-            health: self.vitals.health(self.sinks.lost()),
-            cost: clock::cost(),
-        };
-        self.reports.send_replace(Some(Arc::new(report)));
-    }
-
-    fn save_if_due(&mut self) {
-        let now = clock::uptime();
-        let durable = now.since(self.saved_durably_at) >= DURABLE_SAVE_INTERVAL;
-        if durable || now.since(self.saved_at) >= SAVE_INTERVAL {
-            self.save(durable);
-        }
-    }
-
-    /// Hands the totals to the sinks. What is lost here is saved with the next tick.
-    fn save(&mut self, durable: bool) {
-        self.ledger.remember(&self.meter);
-        let saved = self.ledger.saved(
-            &self.identity,
-            &self.config.table.name,
-            self.table.handle(),
-            self.last_reading.tick,
-        );
-        self.sinks.take(Job::Totals {
-            saved: Box::new(saved),
-            durable,
         });
-        self.saved_at = clock::uptime();
-        if durable {
-            self.saved_durably_at = self.saved_at;
-        }
     }
 
     /// One last reading, the verdicts of what goes on, the totals; then every thread ends.
@@ -338,7 +264,7 @@ impl Daemon {
         self.carry_out(outcome);
         self.await_verdicts(awaited);
         self.log(Event::Stopped { reason });
-        self.save(true);
+        self.publish_durably();
         drop(self.inbox);
         self.watcher.finish();
         self.collector.finish();
@@ -370,14 +296,5 @@ fn cause_of(notice: &Notice) -> String {
         Notice::Touched { by: None } => "the table was changed".to_owned(),
         Notice::Lost => "notifications of ruleset changes were lost".to_owned(),
         Notice::Quiet => "nothing".to_owned(),
-    }
-}
-
-/// A moment before any reading was made.
-fn never(tick: Tick) -> Reading {
-    Reading {
-        tick,
-        took: Duration::ZERO,
-        missing: 0,
     }
 }

@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use super::sinks::Job;
 use super::{Daemon, DaemonError, Message, clock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -14,6 +13,9 @@ use crate::plan::ruleset::Ruleset;
 pub struct Loaded {
     config: Arc<Config>,
     ruleset: Ruleset,
+    /// What its label bits were chosen beside, and what is to be remembered of them.
+    labels_before: LabelsByInterface,
+    labels: LabelsByInterface,
 }
 
 impl Daemon {
@@ -22,12 +24,15 @@ impl Daemon {
             return;
         };
         let sender = self.sender.clone();
+        let labels_before = self.ledger.labels().clone();
         let load = move || {
-            let loaded = config::load(&path).map(|config| {
-                let ruleset = plan::compile(&config);
+            let loaded = config::load(&path).map(|mut config| {
+                let labels = config.keep_labels(&labels_before);
                 Box::new(Loaded {
+                    ruleset: plan::compile(&config),
                     config: Arc::new(config),
-                    ruleset,
+                    labels_before,
+                    labels,
                 })
             });
             // A daemon that has ended meanwhile needs no configuration.
@@ -52,6 +57,11 @@ impl Daemon {
                 return Ok(());
             }
         };
+        if loaded.labels_before != *self.ledger.labels() {
+            // Another reload came between.
+            self.load_configuration();
+            return Ok(());
+        }
         if loaded.config.table.name != self.config.table.name {
             self.reject(vec![
                 "table.name cannot change while flowctl runs: restart it".to_owned(),
@@ -64,6 +74,7 @@ impl Daemon {
             self.reject(vec![error.to_string()]);
             return Ok(());
         }
+        *self.ledger.labels() = loaded.labels;
         self.adopt(loaded.config);
         Ok(())
     }
@@ -86,7 +97,7 @@ impl Daemon {
         self.collector.reconfigure(Arc::clone(&config));
         self.schedule.set_interval(config.tick, clock::monotonic());
         if config.log != old.log {
-            self.sinks.take(Job::Log(config.log.clone()));
+            self.sinks.set_log(config.log.clone());
         }
         messages.extend(self.prepare_conntrack());
         self.log(Event::Config {
@@ -94,7 +105,6 @@ impl Daemon {
             messages,
         });
         self.publish();
-        self.save(false);
     }
 
     fn reject(&mut self, messages: Vec<String>) {

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::identity::Identity;
-use super::ledger::Ledger;
+use super::ledger::{Continuity, Ledger};
 use super::lock::InstanceLock;
+use super::memory::take_in;
+use super::state_dir::StateDir;
 use super::{DaemonError, clock};
 use crate::kernel::facts;
+use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
-use crate::meter::Meter;
-use crate::sink::state;
+use crate::sink::state::{self, Saved};
 use crate::units::CounterName;
 
 /// What was taken away.
@@ -28,16 +30,25 @@ pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
     let _lock = InstanceLock::take()?;
     let mut nftables = Nftables::open()?;
     // Totals that cannot be read are no reason to leave the table in place.
-    let saved = state::load(state_dir).ok().flatten();
+    let state_dir = match state_dir.is_dir().then(|| StateDir::open(state_dir)) {
+        Some(Err(error)) if error.is_another_instance() => return Err(error),
+        opened => opened.and_then(Result::ok),
+    };
+    let loaded = state_dir
+        .as_ref()
+        .and_then(|directory| directory.load().ok());
+    let saved = loaded.and_then(|loaded| loaded.saved);
     let names: BTreeSet<&str> = [table]
         .into_iter()
         .chain(saved.as_ref().map(|saved| saved.table.as_str()))
         .collect();
     let mut removed = Removed::default();
     for name in names {
-        if nftables.own_table(name)?.is_some() {
-            if let Some(saved) = &saved {
-                keep_totals(&mut nftables, saved, name, state_dir)?;
+        if let Some(found) = nftables.own_table(name)? {
+            if let (Some(state_dir), Some(saved)) = (&state_dir, &saved)
+                && saved.table == name
+            {
+                keep_totals(&mut nftables, saved, &found, state_dir)?;
             }
             nftables.remove(name)?;
             removed.tables.push(name.to_owned());
@@ -52,34 +63,23 @@ pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
 /// Counts what the table's counters counted since the daemon last saved.
 fn keep_totals(
     nftables: &mut Nftables,
-    saved: &state::Saved,
-    table: &str,
-    state_dir: &Path,
+    saved: &Saved,
+    found: &TableInfo,
+    state_dir: &StateDir,
 ) -> Result<(), DaemonError> {
-    let identity = Identity::here().map_err(|source| DaemonError::System {
+    let here = Identity::here().map_err(|source| DaemonError::System {
         operation: "tell this network namespace from others",
         source,
     })?;
-    let found = nftables.own_table(table)?;
-    let mut ledger = Ledger::new(Some(saved.clone()), &identity, table, found.as_ref());
+    let table = saved.table.as_str();
+    let continuity = Continuity::of(Some(saved), &here, table, Some(found));
+    let mut ledger = Ledger::new(Some(saved.clone()), continuity, &here, table);
     let names: Vec<CounterName> = ledger.names().cloned().collect();
-    let mut meter = Meter::new(names.into_iter().map(|name| {
-        let carried = ledger.carried(&name);
-        (name, carried)
-    }));
-    let tick = clock::tick(0);
-    meter.begin();
-    nftables.counters(table, |record| meter.record(record, tick.at))?;
-    meter.end();
-    ledger.remember(&meter);
+    take_in(nftables, table, &mut ledger, continuity, names)?;
     ledger.forget_kernel_values(|_| true);
-    ledger.sysctls.clear();
-    state::save(state_dir, &ledger.saved(&identity, table, 0, tick), true).map_err(|error| {
-        DaemonError::StateDir {
-            path: state_dir.to_owned(),
-            source: std::io::Error::other(error.to_string()),
-        }
-    })
+    ledger.sysctls().clear();
+    let last = ledger.snapshot(0, clock::tick(0), &[]);
+    state::save(state_dir.path(), &last, true).map_err(|error| state_dir.failed(error))
 }
 
 fn restore_sysctls(before: std::collections::BTreeMap<String, String>, removed: &mut Removed) {

@@ -1,35 +1,60 @@
-//! The thread that writes: log records and totals. It takes what the loop hands it without ever making it wait;
-//! what does not fit is lost and counted.
+//! The thread that writes: log records, totals, and then the report that shows them, so that nobody ever sees a total
+//! that the end of this process could take back. It takes what the loop hands it without ever making it wait; records
+//! that do not fit are lost and counted, and of readings only the newest matters.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::{Message, Trouble};
 use crate::config::LogConfig;
 use crate::event::Record;
+use crate::report::Report;
 use crate::sink::log::LogFile;
 use crate::sink::state::{self, Saved};
+use crate::units::Uptime;
 
 /// Records that may wait for a slow disk.
 const QUEUE: usize = 1024;
+/// Reports wait for their totals to be saved, but not longer for a disk that does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Shows a record to whoever watches the daemon's standard error.
 pub type Announce = Box<dyn Fn(&Record) + Send>;
+/// Where reports go.
+pub type Reports = watch::Sender<Option<Arc<Report>>>;
 
-/// One thing to write.
-pub enum Job {
-    /// A line of the log.
+/// What is written and shown of one reading.
+pub struct Reading {
+    /// The totals.
+    pub saved: Saved,
+    /// Whether they must survive a power cut from here on.
+    pub durable: bool,
+    /// The report that shows them.
+    pub report: Arc<Report>,
+}
+
+/// One thing to do, in order.
+enum Job {
     Record(Box<Record>),
-    /// The totals; `durable` waits for the disk.
-    Totals {
-        /// What to save.
-        saved: Box<Saved>,
-        /// Whether it must survive a power cut from here on.
-        durable: bool,
-    },
+    /// The newest reading is waiting.
+    Reading,
     /// The log goes elsewhere from now on.
     Log(LogConfig),
+}
+
+/// What both ends know of readings.
+#[derive(Default)]
+struct Readings {
+    /// The newest one, until the thread takes it.
+    waiting: Mutex<Option<Reading>>,
+    /// How many the thread has done with.
+    done: AtomicU64,
 }
 
 /// The loop's end of the queue.
@@ -37,6 +62,11 @@ pub struct Sinks {
     jobs: SyncSender<Job>,
     thread: JoinHandle<()>,
     lost: u64,
+    readings: Arc<Readings>,
+    reports: Reports,
+    handed: u64,
+    /// Since when the thread has not kept up with readings.
+    behind_since: Option<Uptime>,
 }
 
 impl Sinks {
@@ -45,14 +75,18 @@ impl Sinks {
         state_dir: &Path,
         log: LogConfig,
         announce: Announce,
+        reports: Reports,
         inbox: SyncSender<Message>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
+        let readings = Arc::new(Readings::default());
         let mut writer = Writer {
             state_dir: state_dir.to_owned(),
             log_config: log,
             log: None,
             announce,
+            reports: reports.clone(),
+            readings: Arc::clone(&readings),
             inbox,
             log_failed: false,
             totals_failed: false,
@@ -64,11 +98,57 @@ impl Sinks {
             jobs,
             thread,
             lost: 0,
+            readings,
+            reports,
+            handed: 0,
+            behind_since: None,
         })
     }
 
-    /// Hands over a job; false when the queue is full or the thread is gone.
-    pub fn take(&mut self, job: Job) -> bool {
+    /// Hands over a line of the log.
+    pub fn log(&mut self, record: Record) {
+        self.queue(Job::Record(Box::new(record)));
+    }
+
+    /// The log goes elsewhere from now on.
+    pub fn set_log(&mut self, config: LogConfig) {
+        self.queue(Job::Log(config));
+    }
+
+    /// Hands over a reading at `now`; it takes the place of one that still waits. False when the disk has not
+    /// answered for so long that the report is shown without having been saved.
+    pub fn take(&mut self, mut reading: Reading, now: Uptime) -> bool {
+        let behind = self.readings.done.load(Ordering::Acquire) < self.handed;
+        self.behind_since = self
+            .behind_since
+            .filter(|_| behind)
+            .or(behind.then_some(now));
+        let in_time = self
+            .behind_since
+            .is_none_or(|since| now.since(since) < PATIENCE);
+        if !in_time {
+            show(&self.reports, &reading.report);
+        }
+        let mut waiting = lock(&self.readings.waiting);
+        match waiting.as_mut() {
+            Some(older) => {
+                reading.durable |= older.durable;
+                *older = reading;
+            }
+            None => {
+                *waiting = Some(reading);
+                drop(waiting);
+                if self.queue(Job::Reading) {
+                    self.handed += 1;
+                } else {
+                    lock(&self.readings.waiting).take();
+                }
+            }
+        }
+        in_time
+    }
+
+    fn queue(&mut self, job: Job) -> bool {
         match self.jobs.try_send(job) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
@@ -78,7 +158,7 @@ impl Sinks {
         }
     }
 
-    /// How many jobs were lost.
+    /// How many records or readings were lost.
     pub fn lost(&self) -> u64 {
         self.lost
     }
@@ -91,11 +171,30 @@ impl Sinks {
     }
 }
 
+/// Shows a report, unless a newer one is shown already.
+fn show(reports: &Reports, report: &Arc<Report>) {
+    reports.send_if_modified(|shown| {
+        let newer = shown
+            .as_ref()
+            .is_none_or(|shown| shown.tick.sequence <= report.tick.sequence);
+        if newer {
+            *shown = Some(Arc::clone(report));
+        }
+        newer
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Writer {
     state_dir: PathBuf,
     log_config: LogConfig,
     log: Option<LogFile>,
     announce: Announce,
+    reports: Reports,
+    readings: Arc<Readings>,
     inbox: SyncSender<Message>,
     log_failed: bool,
     totals_failed: bool,
@@ -110,16 +209,12 @@ impl Writer {
                     let error = self.append(&record).err();
                     Self::tell(&self.inbox, &mut self.log_failed, "log_write_failed", error);
                 }
-                Job::Totals { saved, durable } => {
-                    let error = state::save(&self.state_dir, &saved, durable)
-                        .err()
-                        .map(|error| error.to_string());
-                    Self::tell(
-                        &self.inbox,
-                        &mut self.totals_failed,
-                        "totals_write_failed",
-                        error,
-                    );
+                Job::Reading => {
+                    let reading = lock(&self.readings.waiting).take();
+                    if let Some(reading) = reading {
+                        self.take(&reading);
+                    }
+                    self.readings.done.fetch_add(1, Ordering::Release);
                 }
                 Job::Log(config) => {
                     self.log_config = config;
@@ -127,6 +222,19 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// A report that cannot be saved is shown all the same: `health` says what is wrong.
+    fn take(&mut self, reading: &Reading) {
+        let save = |durable| state::save(&self.state_dir, &reading.saved, durable);
+        let mut saved = save(false);
+        show(&self.reports, &reading.report);
+        if reading.durable {
+            saved = saved.and(save(true));
+        }
+        let error = saved.err().map(|error| error.to_string());
+        let failed = &mut self.totals_failed;
+        Self::tell(&self.inbox, failed, "totals_write_failed", error);
     }
 
     fn append(&mut self, record: &Record) -> Result<(), String> {
@@ -151,9 +259,14 @@ impl Writer {
         error: Option<String>,
     ) {
         if *failed != error.is_some() {
-            *failed = error.is_some();
-            // While the daemon ends nobody reads any more.
-            let _ = inbox.try_send(Message::Trouble(Trouble { code, error }));
+            let now = error.is_some();
+            // Where the loop has no room it is told the next time; while the daemon ends nobody reads any more.
+            if inbox
+                .try_send(Message::Trouble(Trouble { code, error }))
+                .is_ok()
+            {
+                *failed = now;
+            }
         }
     }
 }

@@ -1,33 +1,29 @@
-//! How a daemon comes up: takes the lock, remembers, catches up with what the kernel counted meanwhile, installs,
-//! and only then answers anyone. What fails here leaves nothing behind.
+//! How a daemon comes up: takes the locks, remembers, installs, and only then answers anyone. What fails here leaves
+//! nothing behind.
 
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use super::collector::Collector;
-use super::identity::Identity;
-use super::ledger::Ledger;
 use super::lock::InstanceLock;
+use super::memory::{Recalled, recall};
 use super::schedule::Schedule;
 use super::shell::Shell;
 use super::sinks::Sinks;
+use super::state_dir::StateDir;
 use super::table::Table;
 use super::vitals::Vitals;
 use super::watcher::Watcher;
-use super::{Daemon, DaemonError, Options, clock, never};
-use crate::config::Config;
+use super::{Daemon, DaemonError, Options, clock};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::kernel::facts;
+use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::plan;
 use crate::sink::socket;
-use crate::sink::state::{self, Saved, StateError};
 use crate::units::Uptime;
 
 /// Messages that may wait for the loop; those that wait for it are told so, or wait themselves.
@@ -36,32 +32,47 @@ const INBOX: usize = 256;
 impl Daemon {
     /// Everything up to and including the first reading.
     pub fn start(options: Options) -> Result<Daemon, DaemonError> {
-        let config = options.config;
-        let system = |operation| move |source| DaemonError::System { operation, source };
         let lock = InstanceLock::take()?;
-        let identity =
-            Identity::here().map_err(system("tell this network namespace from others"))?;
         // Before anything is made, so that a missing privilege or a foreign table leaves no trace.
-        let (mut table, found) = Table::open(plan::compile(&config))?;
-        make_state_dir(&options.state_dir)?;
-        let (listener, socket_file) = socket::bind(&options.socket)?;
-        let (saved, mut notes) = load(&options.state_dir)?;
+        let name = options.config.table.name.clone();
+        let (table, found) = Table::open(&name)?;
+        let state_dir = StateDir::open(&options.state_dir)?;
+        let existed = found.is_some();
+        let started = Daemon::on(options, table, found.as_ref(), state_dir, lock);
+        if started.is_err() && !existed {
+            // The first error is the one to tell.
+            let _ = Nftables::open().and_then(|mut nftables| nftables.remove(&name));
+        }
+        started
+    }
 
+    fn on(
+        options: Options,
+        mut table: Table,
+        found: Option<&TableInfo>,
+        state_dir: StateDir,
+        lock: InstanceLock,
+    ) -> Result<Daemon, DaemonError> {
+        let thread = |operation| move |source: io::Error| DaemonError::System { operation, source };
+        let mut config = options.config;
+        let (listener, socket) = socket::bind(&options.socket)?;
+        let Recalled {
+            ledger,
+            gap,
+            mut notes,
+        } = recall(&state_dir, table.nftables(), found, &mut config)?;
+        let config = Arc::new(config);
         let (sender, inbox) = sync_channel(INBOX);
+        // Before the table is installed: what others do to it from then on is heard.
         let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
-        let mut ledger = Ledger::new(saved.clone(), &identity, &config.table.name, found.as_ref());
-        catch_up(&mut table, &mut ledger, &config, found.is_some())?;
-        retire_old_table(
-            table.nftables(),
-            saved.as_ref(),
-            &config,
-            &mut ledger,
-            &identity,
-        )?;
-        table.install()?;
-        let names = config
-            .counters
-            .iter()
+        table.install(plan::compile(&config))?;
+        let gap = gap.map(|(from, cause)| Event::Gap {
+            from,
+            to: clock::wall(),
+            bound_bytes: ledger.moved_since(table.moved()),
+            cause: cause.to_owned(),
+        });
+        let names = (config.counters.iter())
             .map(|counter| (counter.name.clone(), ledger.carried(&counter.name)));
         let mut meter = Meter::new(names.collect::<Vec<_>>());
         let reading = table.read(&mut meter, 0)?;
@@ -69,26 +80,22 @@ impl Daemon {
         let first = engine.observe(reading.tick, &meter);
 
         let collector = Collector::start(Arc::clone(&config), sender.clone())
-            .map_err(system("start the thread that follows flows"))?;
+            .map_err(thread("start the thread that follows flows"))?;
         let sinks = Sinks::start(
-            &options.state_dir,
+            state_dir.path(),
             config.log.clone(),
             options.announce,
+            options.reports.clone(),
             sender.clone(),
         )
-        .map_err(system("start the thread that writes"))?;
-        let shell = Shell::start(
-            listener,
-            options.reports.subscribe(),
-            sender.clone(),
-            options.signals,
-        )
-        .map_err(system("start the thread that answers"))?;
+        .map_err(thread("start the thread that writes"))?;
+        let seen = options.reports.subscribe();
+        let shell = Shell::start(listener, seen, sender.clone(), options.signals)
+            .map_err(thread("start the thread that answers"))?;
         let mut daemon = Daemon {
             schedule: Schedule::new(config.tick, clock::monotonic()),
             config,
             config_path: options.config_path,
-            identity,
             inbox,
             sender,
             table,
@@ -96,32 +103,29 @@ impl Daemon {
             engine,
             ledger,
             sequence: 0,
-            last_reading: never(reading.tick),
+            last_reading: reading,
             repairs: 0,
             started: clock::uptime(),
-            saved_at: Uptime::default(),
             saved_durably_at: Uptime::default(),
             vitals: Vitals::default(),
-            reports: options.reports,
             collector,
             sinks,
             shell,
             watcher,
-            _socket: socket_file,
+            _socket: socket,
+            _state_dir: state_dir,
             _lock: lock,
         };
-        daemon.last_reading = reading;
         notes.extend(daemon.prepare_conntrack());
-        let counters = daemon.config.counters.len();
         daemon.log(Event::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            counters,
+            counters: daemon.config.counters.len(),
             notes,
         });
+        gap.into_iter().for_each(|gap| daemon.log(gap));
         daemon.carry_out(first);
         daemon.check_vitals();
-        daemon.publish();
-        daemon.save(true);
+        daemon.publish_durably();
         Ok(daemon)
     }
 
@@ -142,7 +146,7 @@ impl Daemon {
             // Where it may not be written, the health check says what to do.
             if facts::set_conntrack(name, wanted).is_ok() {
                 self.ledger
-                    .sysctls
+                    .sysctls()
                     .entry(name.to_owned())
                     .or_insert(found.to_string());
                 notes.push(format!(
@@ -152,92 +156,4 @@ impl Daemon {
         }
         notes
     }
-}
-
-fn make_state_dir(path: &Path) -> Result<(), DaemonError> {
-    let made = DirBuilder::new().recursive(true).mode(0o750).create(path);
-    let usable = made.and_then(|()| tempfile::tempfile_in(path).map(drop));
-    usable.map_err(|source: io::Error| DaemonError::StateDir {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// What was saved, and what is worth saying about it.
-fn load(state_dir: &Path) -> Result<(Option<Saved>, Vec<String>), DaemonError> {
-    match state::load(state_dir) {
-        Ok(saved) => Ok((saved, Vec::new())),
-        Err(error @ StateError::Unreadable { .. }) => Ok((None, vec![error.to_string()])),
-        Err(error @ StateError::Io { .. }) => Err(DaemonError::StateDir {
-            path: state_dir.to_owned(),
-            source: io::Error::other(error.to_string()),
-        }),
-    }
-}
-
-/// Takes into the ledger what the table's counters counted while no daemon ran.
-fn catch_up(
-    table: &mut Table,
-    ledger: &mut Ledger,
-    config: &Config,
-    exists: bool,
-) -> Result<(), DaemonError> {
-    if !exists {
-        return Ok(());
-    }
-    let mut names: Vec<_> = config
-        .counters
-        .iter()
-        .map(|counter| counter.name.clone())
-        .collect();
-    names.extend(
-        ledger
-            .names()
-            .filter(|name| config.counter(name).is_none())
-            .cloned(),
-    );
-    let mut meter = Meter::new(names.into_iter().map(|name| {
-        let carried = ledger.carried(&name);
-        (name, carried)
-    }));
-    table.read(&mut meter, 0)?;
-    ledger.remember(&meter);
-    let unread = meter
-        .counters()
-        .iter()
-        .filter(|counter| counter.read_at.is_none());
-    let unread: Vec<_> = unread.map(|counter| counter.name.clone()).collect();
-    ledger.forget_kernel_values(|name| unread.contains(name) || config.counter(name).is_none());
-    Ok(())
-}
-
-/// The configuration names another table than the last run's: that one is read a last time and taken away.
-fn retire_old_table(
-    nftables: &mut Nftables,
-    saved: Option<&Saved>,
-    config: &Config,
-    ledger: &mut Ledger,
-    identity: &Identity,
-) -> Result<(), DaemonError> {
-    let Some(saved) = saved.filter(|saved| saved.table != config.table.name) else {
-        return Ok(());
-    };
-    let Ok(Some(old)) = nftables.own_table(&saved.table) else {
-        return Ok(());
-    };
-    let mut before = Ledger::new(Some(saved.clone()), identity, &saved.table, Some(&old));
-    let names: Vec<_> = before.names().cloned().collect();
-    let mut meter = Meter::new(names.into_iter().map(|name| {
-        let carried = before.carried(&name);
-        (name, carried)
-    }));
-    meter.begin();
-    let now = clock::uptime();
-    nftables.counters(&saved.table, |record| meter.record(record, now))?;
-    meter.end();
-    before.remember(&meter);
-    before.forget_kernel_values(|_| true);
-    nftables.remove(&saved.table)?;
-    *ledger = before;
-    Ok(())
 }

@@ -6,7 +6,7 @@ use super::clock;
 use crate::kernel::devices::{Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
 use crate::kernel::nft::TableInfo;
-use crate::kernel::nftables::Nftables;
+use crate::kernel::nftables::{CountersRead, Nftables};
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
 use crate::units::Tick;
@@ -20,6 +20,8 @@ pub struct Table {
     devices: Devices,
     ruleset: Ruleset,
     handle: u64,
+    /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
+    generation: Option<u16>,
     /// What the devices had moved just before the last good reading.
     moved: Vec<Moved>,
     scratch: Vec<Moved>,
@@ -37,23 +39,20 @@ pub struct Reading {
 }
 
 impl Table {
-    /// Opens the sockets; installs nothing. Returns what the kernel has under the ruleset's name, if it is ours.
-    pub fn open(ruleset: Ruleset) -> Result<(Self, Option<TableInfo>), KernelError> {
+    /// Opens the sockets; installs nothing. Returns what the kernel has under that name, if it is ours.
+    pub fn open(name: &str) -> Result<(Self, Option<TableInfo>), KernelError> {
         let mut nftables = Nftables::open()?;
-        let found = nftables.own_table(&ruleset.table)?;
-        let handle = found.as_ref().map_or(0, |table| table.handle);
-        let devices = Devices::open()?;
-        Ok((
-            Table {
-                nftables,
-                devices,
-                ruleset,
-                handle,
-                moved: Vec::new(),
-                scratch: Vec::new(),
-            },
-            found,
-        ))
+        let found = nftables.own_table(name)?;
+        let table = Table {
+            nftables,
+            devices: Devices::open()?,
+            ruleset: Ruleset::empty(name),
+            handle: found.as_ref().map_or(0, |table| table.handle),
+            generation: None,
+            moved: Vec::new(),
+            scratch: Vec::new(),
+        };
+        Ok((table, found))
     }
 
     /// Distinguishes this table from one of the same name made before or after.
@@ -71,8 +70,14 @@ impl Table {
         &mut self.nftables
     }
 
-    /// Puts the ruleset in force for the first time in this run.
-    pub fn install(&mut self) -> Result<(), KernelError> {
+    /// What the devices had moved just before the last good reading.
+    pub fn moved(&self) -> &[Moved] {
+        &self.moved
+    }
+
+    /// Puts `ruleset` in force for the first time in this run.
+    pub fn install(&mut self, ruleset: Ruleset) -> Result<(), KernelError> {
+        self.ruleset = ruleset;
         self.handle = self.nftables.install(&self.ruleset)?;
         self.devices.read(&mut self.moved)
     }
@@ -82,20 +87,15 @@ impl Table {
         // Before the counters: whatever is missed after them is then within the bound.
         self.devices.read(&mut self.scratch)?;
         let tick = clock::tick(sequence);
-        let mut interrupted = true;
-        let mut unread = 0;
-        for _ in 0..DUMP_ATTEMPTS {
+        meter.begin();
+        let mut read = dump(&mut self.nftables, &self.ruleset.table, meter)?;
+        if !self.is_the_same(read.generation)? {
+            // What another table holds was not counted by this one.
             meter.begin();
-            let end = self
-                .nftables
-                .counters(&self.ruleset.table, |record| meter.record(record, tick.at))?;
-            unread = meter.end();
-            interrupted = end.interrupted;
-            if !interrupted {
-                break;
-            }
+            read.interrupted = false;
         }
-        let missing = if interrupted { 0 } else { unread };
+        let unread = meter.end(tick.at);
+        let missing = if read.interrupted { 0 } else { unread };
         if missing == 0 {
             std::mem::swap(&mut self.moved, &mut self.scratch);
         }
@@ -104,6 +104,20 @@ impl Table {
             took: clock::uptime().since(tick.at),
             missing,
         })
+    }
+
+    /// Whether answers of that generation came from the table of our handle. The kernel is asked only when the
+    /// ruleset changed; no answers are those of no table.
+    fn is_the_same(&mut self, generation: Option<u16>) -> Result<bool, KernelError> {
+        if generation.is_none() || generation == self.generation {
+            return Ok(true);
+        }
+        let found = self.nftables.own_table(&self.ruleset.table)?;
+        let same = found.is_some_and(|table| table.handle == self.handle);
+        if same {
+            self.generation = generation;
+        }
+        Ok(same)
     }
 
     /// Puts the ruleset in force again after others changed the table. Returns a bound for what no counter saw
@@ -120,6 +134,7 @@ impl Table {
             None => meter.new_epoch(),
         }
         self.handle = self.nftables.install(&self.ruleset)?;
+        self.generation = None;
         self.devices.read(&mut self.scratch)?;
         Ok(moved_between(&self.moved, &self.scratch))
     }
@@ -130,4 +145,22 @@ impl Table {
         self.ruleset = ruleset;
         Ok(())
     }
+}
+
+/// Hands the table's counters to the pass that `meter` has begun. A dump that was interrupted is repeated; if it stays
+/// so, what came is used.
+pub fn dump(
+    nftables: &mut Nftables,
+    table: &str,
+    meter: &mut Meter,
+) -> Result<CountersRead, KernelError> {
+    let mut read = nftables.counters(table, |record| meter.record(record))?;
+    for _ in 1..DUMP_ATTEMPTS {
+        if !read.interrupted {
+            break;
+        }
+        meter.repeat();
+        read = nftables.counters(table, |record| meter.record(record))?;
+    }
+    Ok(read)
 }

@@ -2,6 +2,7 @@
 //! interrupted.
 
 use netlink_sys::protocols::NETLINK_ROUTE;
+use serde::{Deserialize, Serialize};
 
 use super::attr::{Attributes, Malformed, Message};
 use super::error::KernelError;
@@ -17,7 +18,7 @@ const STATS_HEADER: usize = 12;
 const LOOPBACK: u32 = 1;
 
 /// What a device has moved since it exists, both directions, in layer 2 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// The kernel's index of the device.
     pub index: u32,

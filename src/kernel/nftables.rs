@@ -7,7 +7,7 @@ use super::attr::Writer;
 use super::batch::Batch;
 use super::error::KernelError;
 use super::nft::{self, CounterRecord, Generation, SetInfo, TableInfo, message};
-use super::socket::{DumpEnd, ERESTART, Netlink};
+use super::socket::{ERESTART, Netlink};
 use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
 use crate::plan::ruleset::Ruleset;
@@ -16,6 +16,15 @@ use crate::units::Volume;
 
 /// How often a batch is tried while others change the ruleset.
 const ATTEMPTS: u32 = 20;
+
+/// How a reading of all counters went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountersRead {
+    /// Somebody changed the ruleset meanwhile: counters may be missing.
+    pub interrupted: bool,
+    /// Of the ruleset at the last answer, its lower 16 bits; `None` where there was no answer.
+    pub generation: Option<u16>,
+}
 
 /// A door to nf_tables, in the network namespace of the thread that opened it.
 pub struct Nftables {
@@ -63,16 +72,23 @@ impl Nftables {
         &mut self,
         table: &str,
         mut each: impl FnMut(CounterRecord<'_>),
-    ) -> Result<DumpEnd, KernelError> {
+    ) -> Result<CountersRead, KernelError> {
         let body = |w: &mut Writer| {
             about(w, nft::FAMILY_INET, table);
             w.be32(3, nft::OBJECT_COUNTER);
         };
-        self.netlink
+        let mut generation = None;
+        let end = self
+            .netlink
             .dump("read the counters", message::GET_OBJECT, body, |message| {
                 each(CounterRecord::decode(message)?);
+                generation = Some(message.resource()?);
                 Ok(())
-            })
+            })?;
+        Ok(CountersRead {
+            interrupted: end.interrupted,
+            generation,
+        })
     }
 
     /// Reads one counter; `None` when it does not exist.

@@ -134,6 +134,18 @@ pub enum Rule {
     },
 }
 
+impl Ruleset {
+    /// A table of that name in which nothing is.
+    pub fn empty(table: &str) -> Self {
+        Ruleset {
+            table: table.to_owned(),
+            counters: Vec::new(),
+            maps: Vec::new(),
+            chains: Vec::new(),
+        }
+    }
+}
+
 impl Hook {
     /// The kernel's number of the hook (NF_INET_*).
     pub fn number(self) -> u32 {

@@ -1,5 +1,6 @@
-//! The totals file: what must survive a restart, as one small JSON file that is replaced atomically. A file that
-//! cannot be read is moved aside, never overwritten; when to save is the daemon's decision.
+//! What must survive a restart, as small JSON files that are replaced atomically: one that every reading replaces and
+//! a power cut may damage, and one that is on the disk for certain. Of those that can be read the newest counts; one
+//! that cannot is moved aside, never overwritten. When to save is the daemon's decision.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -10,18 +11,26 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::units::{CounterName, Volume};
+use crate::config::LabelsByInterface;
+use crate::kernel::devices::Moved;
+use crate::meter::Carried;
+use crate::units::CounterName;
 
 /// The form written by this version.
 pub const VERSION: u32 = 1;
-/// The file's name in the state directory.
+/// The file in the state directory that waits for the disk.
 pub const FILE_NAME: &str = "totals.json";
+/// The file that does not: it survives the end of the process, not that of the machine.
+pub const LIVE_FILE_NAME: &str = "totals-live.json";
 
 /// Everything that is kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     /// The form: [`VERSION`].
     pub version: u32,
+    /// Grows with every save: the highest is the newest.
+    #[serde(default)]
+    pub serial: u64,
     /// The kernel's boot id: under another one its counters began at 0 again.
     pub boot_id: String,
     /// The inode of the network namespace: in another one there are other counters.
@@ -33,29 +42,31 @@ pub struct Saved {
     /// When this was saved.
     pub time: Timestamp,
     /// By counter.
-    pub counters: BTreeMap<CounterName, SavedCounter>,
+    pub counters: BTreeMap<CounterName, Carried>,
     /// Values of the sysctls that flowctl changed, from before.
     pub sysctls: BTreeMap<String, String>,
+    /// Which conntrack label bits stand for which interface.
+    #[serde(default)]
+    pub labels: LabelsByInterface,
+    /// What the devices had moved at that time.
+    #[serde(default)]
+    pub devices: Vec<Moved>,
 }
 
-/// One counter's memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedCounter {
-    /// flowctl's own total.
-    pub total: Volume,
-    /// The kernel's value that `total` includes.
-    pub kernel: Volume,
-    /// How often the kernel's value was found lower than before.
-    pub resets: u64,
+/// What the state directory holds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The newest save that can be read; `None` if there is none.
+    pub saved: Option<Saved>,
+    /// Files that could not be read, and where they are now.
+    pub damaged: Vec<StateError>,
 }
 
 /// Why totals could not be loaded or saved.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It is not what this version writes. It is kept under another name; totals begin at 0.
-    #[error(
-        "{path}: not a totals file of version {VERSION} ({reason}); kept as {kept}, totals begin at 0"
-    )]
+    /// It is not what this version writes. It is kept under another name.
+    #[error("{path}: not a totals file of version {VERSION} ({reason}); kept as {kept}")]
     Unreadable {
         /// The totals file.
         path: PathBuf,
@@ -84,9 +95,24 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sta
     }
 }
 
-/// What was saved in `directory`; `None` if nothing ever was.
-pub fn load(directory: &Path) -> Result<Option<Saved>, StateError> {
-    let path = directory.join(FILE_NAME);
+/// What was saved in `directory`.
+pub fn load(directory: &Path) -> Result<Loaded, StateError> {
+    let mut loaded = Loaded::default();
+    for name in [FILE_NAME, LIVE_FILE_NAME] {
+        match read(directory, name) {
+            Ok(found) => {
+                let newest = [loaded.saved.take(), found].into_iter().flatten();
+                loaded.saved = newest.max_by_key(|saved| saved.serial);
+            }
+            Err(error @ StateError::Unreadable { .. }) => loaded.damaged.push(error),
+            Err(error @ StateError::Io { .. }) => return Err(error),
+        }
+    }
+    Ok(loaded)
+}
+
+fn read(directory: &Path, name: &str) -> Result<Option<Saved>, StateError> {
+    let path = directory.join(name);
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -97,15 +123,15 @@ pub fn load(directory: &Path) -> Result<Option<Saved>, StateError> {
         Ok(saved) => format!("it is of version {}", saved.version),
         Err(error) => error.to_string(),
     };
-    let kept = free_name(directory);
+    let kept = free_name(directory, name);
     fs::rename(&path, &kept).map_err(failed("move aside", &path))?;
     Err(StateError::Unreadable { path, kept, reason })
 }
 
-fn free_name(directory: &Path) -> PathBuf {
+fn free_name(directory: &Path, name: &str) -> PathBuf {
     let mut number = 1_u32;
     loop {
-        let candidate = directory.join(format!("{FILE_NAME}.corrupt-{number}"));
+        let candidate = directory.join(format!("{name}.corrupt-{number}"));
         if fs::symlink_metadata(&candidate).is_err() {
             return candidate;
         }
@@ -113,10 +139,11 @@ fn free_name(directory: &Path) -> PathBuf {
     }
 }
 
-/// Replaces what was saved in `directory`, which must exist. `durable`: returns only when it is on the disk.
+/// Saves in `directory`, which must exist. `durable`: returns only when it is on the disk.
 pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateError> {
-    let path = directory.join(FILE_NAME);
-    let new = directory.join(format!("{FILE_NAME}.new"));
+    let name = if durable { FILE_NAME } else { LIVE_FILE_NAME };
+    let path = directory.join(name);
+    let new = directory.join(format!("{name}.new"));
     let text = serde_json::to_vec(saved)
         .map_err(|error| failed("write", &path)(io::Error::other(error)))?;
     let mut file = OpenOptions::new()
@@ -143,9 +170,10 @@ pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::{InterfaceName, Volume};
 
-    fn example() -> Saved {
-        let counter = SavedCounter {
+    fn example(serial: u64) -> Saved {
+        let counter = Carried {
             total: Volume {
                 bytes: u64::MAX,
                 packets: 9,
@@ -158,6 +186,7 @@ mod tests {
         };
         Saved {
             version: VERSION,
+            serial,
             boot_id: "b00f".to_owned(),
             namespace: 1,
             table: "flowctl".to_owned(),
@@ -168,17 +197,23 @@ mod tests {
                 "net.netfilter.nf_conntrack_acct".to_owned(),
                 "0".to_owned(),
             )]),
+            labels: LabelsByInterface::from([(InterfaceName::new("wan").unwrap(), 2)]),
+            devices: vec![Moved { index: 3, bytes: 4 }],
         }
     }
 
     #[test]
-    fn what_was_saved_comes_back() {
+    fn the_newest_save_comes_back() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(load(directory.path()).unwrap().is_none());
-        save(directory.path(), &example(), true).unwrap();
-        save(directory.path(), &example(), false).unwrap();
-        assert_eq!(load(directory.path()).unwrap(), Some(example()));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let loaded = || load(directory.path()).unwrap().saved;
+        assert!(loaded().is_none());
+        save(directory.path(), &example(1), true).unwrap();
+        assert_eq!(loaded(), Some(example(1)));
+        save(directory.path(), &example(2), false).unwrap();
+        assert_eq!(loaded(), Some(example(2)));
+        save(directory.path(), &example(3), true).unwrap();
+        assert_eq!(loaded(), Some(example(3)));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
@@ -187,14 +222,25 @@ mod tests {
         let path = directory.path().join(FILE_NAME);
         for (number, text) in [(1, ""), (2, "{\"version\":1}")] {
             fs::write(&path, text).unwrap();
-            let error = load(directory.path()).unwrap_err().to_string();
+            let loaded = load(directory.path()).unwrap();
             let kept = directory
                 .path()
                 .join(format!("totals.json.corrupt-{number}"));
-            assert!(error.contains(&*kept.to_string_lossy()), "{error}");
+            let said = loaded.damaged[0].to_string();
+            assert!(said.contains(&*kept.to_string_lossy()), "{said}");
             assert_eq!(fs::read_to_string(&kept).unwrap(), text);
-            assert!(load(directory.path()).unwrap().is_none());
+            assert!(load(directory.path()).unwrap().damaged.is_empty());
         }
+    }
+
+    #[test]
+    fn what_a_power_cut_damages_is_made_up_for_by_what_was_on_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        save(directory.path(), &example(1), true).unwrap();
+        fs::write(directory.path().join(LIVE_FILE_NAME), [0; 100]).unwrap();
+        let loaded = load(directory.path()).unwrap();
+        assert_eq!(loaded.saved, Some(example(1)));
+        assert_eq!(loaded.damaged.len(), 1);
     }
 
     #[test]
@@ -202,10 +248,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let later = Saved {
             version: VERSION + 1,
-            ..example()
+            ..example(1)
         };
         save(directory.path(), &later, false).unwrap();
-        let error = load(directory.path()).unwrap_err().to_string();
-        assert!(error.contains("it is of version 2"), "{error}");
+        let said = load(directory.path()).unwrap().damaged[0].to_string();
+        assert!(said.contains("it is of version 2"), "{said}");
+    }
+
+    #[test]
+    fn a_file_of_before_there_were_serials_can_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut old = serde_json::to_value(example(0)).unwrap();
+        for key in ["serial", "labels", "devices"] {
+            old.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        fs::write(directory.path().join(FILE_NAME), old.to_string()).unwrap();
+        let saved = load(directory.path()).unwrap().saved.unwrap();
+        assert_eq!((saved.serial, saved.table_handle), (0, 7));
     }
 }

@@ -94,9 +94,9 @@ fn read_into(nftables: &mut Nftables, meter: &mut Meter) {
     let at = clock::uptime();
     meter.begin();
     nftables
-        .counters("flowctl", |record| meter.record(record, at))
+        .counters("flowctl", |record| meter.record(record))
         .unwrap();
-    assert_eq!(meter.end(), 0);
+    assert_eq!(meter.end(at), 0);
 }
 
 /// CPU microseconds of one call.
