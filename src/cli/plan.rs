@@ -4,15 +4,21 @@
 use super::exit::ExitCode;
 use super::{Options, configuration, output};
 use crate::plan::{self, describe, text};
+use crate::sink::state;
 
 /// Prints it.
 pub fn run(options: &Options) -> ExitCode {
-    match configuration::demand(options) {
-        Ok(config) => output::print(&format!(
-            "{}\n{}",
-            text::render(&plan::compile(&config)),
-            describe::render(&config)
-        )),
-        Err(code) => code,
+    let mut config = match configuration::demand(options) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    // The label bits that a daemon has given to interfaces are those it would install again.
+    if let Some(saved) = state::look(&options.state_dir) {
+        config.keep_labels(&saved.labels);
     }
+    output::print(&format!(
+        "{}\n{}",
+        text::render(&plan::compile(&config)),
+        describe::render(&config)
+    ))
 }

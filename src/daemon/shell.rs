@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use tokio::net::UnixListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -17,21 +18,22 @@ use crate::sink::control::{self, ControlRequest, Limits, Peer};
 /// Reports, each replacing the one before; `None` before the first tick.
 pub type Reports = watch::Receiver<Option<Arc<Report>>>;
 
+/// All that the thread needs of the system, so that nothing is wanting once it is to start.
+pub struct Prepared {
+    runtime: Runtime,
+    listener: UnixListener,
+    signals: Option<Signals>,
+}
+
 /// The running thread.
 pub struct Shell {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl Shell {
-    /// Serves `listener` and, if asked to, listens for SIGTERM, SIGINT and SIGHUP.
-    pub fn start(
-        listener: std::os::unix::net::UnixListener,
-        reports: Reports,
-        inbox: SyncSender<Message>,
-        signals: bool,
-    ) -> io::Result<Self> {
-        let (stop, stopped) = oneshot::channel();
+impl Prepared {
+    /// To serve `listener` and, if asked to, listen for SIGTERM, SIGINT and SIGHUP.
+    pub fn new(listener: std::os::unix::net::UnixListener, signals: bool) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -39,21 +41,33 @@ impl Shell {
         let listener = UnixListener::from_std(listener)?;
         let signals = signals.then(Signals::listen).transpose()?;
         drop(guard);
-        let requests = inbox.clone();
-        let thread = std::thread::Builder::new()
-            .name("shell".into())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! {
-                        () = control::serve(listener, reports, requests, Limits::default()) => {}
-                        () = Signals::forward(signals, inbox) => {}
-                        _ = stopped => {}
-                    }
-                });
-            })?;
-        Ok(Shell { stop, thread })
+        Ok(Prepared {
+            runtime,
+            listener,
+            signals,
+        })
     }
 
+    /// Answers from now on.
+    pub fn start(self, reports: Reports, inbox: SyncSender<Message>) -> io::Result<Shell> {
+        let (stop, stopped) = oneshot::channel();
+        let requests = inbox.clone();
+        let serve = async move {
+            tokio::select! {
+                () = control::serve(self.listener, reports, requests, Limits::default()) => {}
+                () = Signals::forward(self.signals, inbox) => {}
+                _ = stopped => {}
+            }
+        };
+        let runtime = self.runtime;
+        let thread = std::thread::Builder::new()
+            .name("shell".into())
+            .spawn(move || runtime.block_on(serve))?;
+        Ok(Shell { stop, thread })
+    }
+}
+
+impl Shell {
     /// Ends the thread; open connections are closed.
     pub fn finish(self) {
         let _ = self.stop.send(());

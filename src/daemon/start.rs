@@ -9,13 +9,12 @@ use super::collector::Collector;
 use super::lock::InstanceLock;
 use super::memory::{Recalled, recall};
 use super::schedule::Schedule;
-use super::shell::Shell;
 use super::sinks::Sinks;
 use super::state_dir::StateDir;
 use super::table::Table;
 use super::vitals::Vitals;
 use super::watcher::Watcher;
-use super::{Daemon, DaemonError, Options, clock};
+use super::{Daemon, DaemonError, Options, clock, shell};
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::kernel::facts;
@@ -37,11 +36,12 @@ impl Daemon {
         let name = options.config.table.name.clone();
         let (table, found) = Table::open(&name)?;
         let state_dir = StateDir::open(&options.state_dir)?;
-        let existed = found.is_some();
+        // Opened while that is possible: what fails may be for want of descriptors.
+        let undo = found.is_none().then(Nftables::open).transpose()?;
         let started = Daemon::on(options, table, found.as_ref(), state_dir, lock);
-        if started.is_err() && !existed {
+        if let (Err(_), Some(mut nftables)) = (&started, undo) {
             // The first error is the one to tell.
-            let _ = Nftables::open().and_then(|mut nftables| nftables.remove(&name));
+            let _ = nftables.remove(&name);
         }
         started
     }
@@ -56,6 +56,8 @@ impl Daemon {
         let thread = |operation| move |source: io::Error| DaemonError::System { operation, source };
         let mut config = options.config;
         let (listener, socket) = socket::bind(&options.socket)?;
+        let shell = shell::Prepared::new(listener, options.signals)
+            .map_err(thread("listen for clients and signals"))?;
         let Recalled {
             ledger,
             gap,
@@ -90,7 +92,8 @@ impl Daemon {
         )
         .map_err(thread("start the thread that writes"))?;
         let seen = options.reports.subscribe();
-        let shell = Shell::start(listener, seen, sender.clone(), options.signals)
+        let shell = shell
+            .start(seen, sender.clone())
             .map_err(thread("start the thread that answers"))?;
         let mut daemon = Daemon {
             schedule: Schedule::new(config.tick, clock::monotonic()),

@@ -95,37 +95,49 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sta
     }
 }
 
-/// What was saved in `directory`.
+/// What was saved in `directory`. A file that cannot be read is moved aside.
 pub fn load(directory: &Path) -> Result<Loaded, StateError> {
     let mut loaded = Loaded::default();
     for name in [FILE_NAME, LIVE_FILE_NAME] {
-        match read(directory, name) {
-            Ok(found) => {
-                let newest = [loaded.saved.take(), found].into_iter().flatten();
-                loaded.saved = newest.max_by_key(|saved| saved.serial);
+        let path = directory.join(name);
+        match read(&path).map_err(failed("read", &path))? {
+            Ok(found) => loaded.saved = newer(loaded.saved, found),
+            Err(reason) => {
+                let kept = free_name(directory, name);
+                fs::rename(&path, &kept).map_err(failed("move aside", &path))?;
+                loaded
+                    .damaged
+                    .push(StateError::Unreadable { path, kept, reason });
             }
-            Err(error @ StateError::Unreadable { .. }) => loaded.damaged.push(error),
-            Err(error @ StateError::Io { .. }) => return Err(error),
         }
     }
     Ok(loaded)
 }
 
-fn read(directory: &Path, name: &str) -> Result<Option<Saved>, StateError> {
-    let path = directory.join(name);
-    let text = match fs::read(&path) {
+/// The newest save in `directory` that can be read; changes nothing.
+pub fn look(directory: &Path) -> Option<Saved> {
+    let names = [FILE_NAME, LIVE_FILE_NAME].into_iter();
+    let found = names.filter_map(|name| read(&directory.join(name)).ok()?.ok());
+    found.fold(None, newer)
+}
+
+fn newer(one: Option<Saved>, other: Option<Saved>) -> Option<Saved> {
+    let both = [one, other].into_iter().flatten();
+    both.max_by_key(|saved| saved.serial)
+}
+
+/// `None` where there is no such file; the reason where it is not what this version writes.
+fn read(path: &Path) -> io::Result<Result<Option<Saved>, String>> {
+    let text = match fs::read(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failed("read", &path)(source)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
+        Err(error) => return Err(error),
     };
-    let reason = match serde_json::from_slice::<Saved>(&text) {
-        Ok(saved) if saved.version == VERSION => return Ok(Some(saved)),
-        Ok(saved) => format!("it is of version {}", saved.version),
-        Err(error) => error.to_string(),
-    };
-    let kept = free_name(directory, name);
-    fs::rename(&path, &kept).map_err(failed("move aside", &path))?;
-    Err(StateError::Unreadable { path, kept, reason })
+    Ok(match serde_json::from_slice::<Saved>(&text) {
+        Ok(saved) if saved.version == VERSION => Ok(Some(saved)),
+        Ok(saved) => Err(format!("it is of version {}", saved.version)),
+        Err(error) => Err(error.to_string()),
+    })
 }
 
 fn free_name(directory: &Path, name: &str) -> PathBuf {

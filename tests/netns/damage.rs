@@ -228,27 +228,6 @@ fn what_the_kernel_counted_while_no_daemon_ran_is_counted() {
 }
 
 #[test]
-fn totals_survive_a_flush_while_no_daemon_ran() {
-    let Some(lab) = lab(LabOptions::default()) else {
-        return;
-    };
-    let bench = Bench::new(&lab.router, CONFIG);
-    let daemon = bench.start();
-    let upload = upload(&lab);
-    let mut last = 0;
-    watch(&daemon, &mut last);
-    // The totals are saved every second.
-    pause(Duration::from_millis(1500));
-    let saved = total(&daemon);
-    pause(Duration::from_millis(1500));
-    daemon.kill();
-    bench.nft(&["flush", "ruleset"]);
-    let daemon = bench.start();
-    assert!(total(&daemon) >= saved);
-    drop(upload);
-}
-
-#[test]
 fn a_changed_file_is_taken_over_and_a_broken_one_is_not() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;

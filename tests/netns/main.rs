@@ -10,6 +10,7 @@
 )]
 
 mod commands;
+mod continuity;
 mod damage;
 mod demo;
 mod exact;
