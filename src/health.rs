@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Config, Levels};
+use crate::config::{Config, Levels, Protect};
 use crate::report::{Health, Severity};
 use crate::units::BitRate;
 
@@ -16,6 +16,8 @@ const NEARLY_FULL: f64 = 0.8;
 pub struct Facts {
     /// Whether flowctl's table is there.
     pub table_installed: bool,
+    /// Whether a daemon owns it, so that nobody else can change it.
+    pub table_owned: bool,
     /// nf_conntrack_acct; `None` where the kernel has no conntrack.
     pub accounting: Option<u64>,
     /// nf_conntrack_timestamp.
@@ -46,6 +48,16 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
                 config.table.name
             ),
             "start the daemon with `flowctl run`",
+        ));
+    }
+    if facts.table_installed && !facts.table_owned && config.table.protect == Protect::Auto {
+        found.push(entry(
+            "table_unprotected",
+            Severity::Info,
+            "the table is not owned by a running daemon: whoever flushes the ruleset takes it away until it is \
+             repaired, which takes less than a second while the daemon runs"
+                .to_owned(),
+            "run the daemon on Linux 6.9 or newer, which has tables that are owned and outlive their owner",
         ));
     }
     if config.wants_conntrack() {
@@ -146,7 +158,8 @@ fn judge_paths(facts: &Facts, found: &mut Vec<Health>) {
             "sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0",
         ));
     }
-    for file in &facts.flushing_files {
+    let flushing = facts.flushing_files.iter();
+    for file in flushing.filter(|_| !facts.table_owned) {
         found.push(entry(
             "ruleset_flushed_on_reload",
             Severity::Info,

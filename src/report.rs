@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::kernel::nft::Protection;
 use crate::units::{CounterName, ThresholdName};
 
 /// The state of the daemon at its last tick.
@@ -56,6 +57,8 @@ pub struct TickReport {
 pub struct TableReport {
     /// Its name, family inet.
     pub name: String,
+    /// Whether the daemon owns it, or repairs it.
+    pub protection: Protection,
     /// How often it was repaired since the daemon started.
     pub repairs: u64,
 }

@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use flowctl::config::load;
-use flowctl::kernel::batch::Batch;
+use flowctl::kernel::batch::{Batch, Target};
 use flowctl::plan::diff::{self, Inventory};
 use flowctl::plan::ruleset::{Hook, Ruleset};
 use flowctl::plan::{self, text::TABLE_COMMENT};
@@ -20,7 +20,11 @@ use netlink_packet_netfilter::nftables::{
 };
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 
-const GENERATION: u32 = 77;
+const TARGET: Target = Target {
+    generation: 77,
+    flags: 0,
+    anew: false,
+};
 
 fn rulesets() -> Vec<Ruleset> {
     let names = ["home-router", "vlan-router", "nested-prefixes"];
@@ -55,7 +59,7 @@ fn same_but_for_nesting(ours: &[u8], read: &[u8]) -> bool {
 
 fn installed(ruleset: &Ruleset) -> Vec<NfTablesMessage> {
     let changes = diff::replace(&Inventory::default(), ruleset);
-    let batch = Batch::install(ruleset, &changes, GENERATION);
+    let batch = Batch::install(ruleset, &changes, TARGET);
     let mut tables = Vec::new();
     for (position, (message, bytes)) in messages(batch.bytes()).into_iter().enumerate() {
         assert_eq!(message.header.sequence_number as usize, position);

@@ -11,6 +11,7 @@ use super::format::{
     between, bit_rate, counted, duration, foreign, packet_rate, percent, time, volume,
 };
 use super::style::{Paint, Style};
+use crate::kernel::nft::Protection;
 use crate::report::{DrilldownReport, Health, Report, Severity, StateWord, ThresholdReport};
 
 /// Hosts and flows shown of a drilldown that goes on; the verdict names more.
@@ -64,21 +65,30 @@ fn header(report: &Report, style: &Style) -> Vec<String> {
         percent(load),
         volume(report.cost.rss_bytes, style.units),
     )];
+    lines.push(table(report, style));
     let mut troubles = Vec::new();
     if report.tick.missed > 0 {
         troubles.push(format!("{} missed", counted(report.tick.missed, "tick")));
-    }
-    if report.table.repairs > 0 {
-        let times = counted(report.table.repairs, "time");
-        troubles.push(format!(
-            "table {} repaired {times}",
-            foreign(&report.table.name)
-        ));
     }
     if !troubles.is_empty() {
         lines.push(style.paint(Paint::Warn, &troubles.join(", ")));
     }
     lines
+}
+
+fn table(report: &Report, style: &Style) -> String {
+    let protection = match report.table.protection {
+        Protection::Owned => "protected from others",
+        Protection::Plain => "not protected from others, repaired when they change it",
+    };
+    let name = foreign(&report.table.name);
+    match report.table.repairs {
+        0 => style.paint(Paint::Faint, &format!("table {name} {protection}")),
+        repairs => {
+            let times = counted(repairs, "time");
+            style.paint(Paint::Warn, &format!("table {name} {protection}: {times}"))
+        }
+    }
 }
 
 fn thresholds(report: &Report, style: &Style) -> Vec<String> {

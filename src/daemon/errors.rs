@@ -61,6 +61,7 @@ impl DaemonError {
             DaemonError::Lock(LockError::Held { .. })
                 | DaemonError::Control(ControlError::InUse { .. })
                 | DaemonError::StateDirInUse { .. }
+                | DaemonError::Kernel(KernelError::OwnedTable { .. })
         )
     }
 

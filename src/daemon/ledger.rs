@@ -212,6 +212,8 @@ mod tests {
         TableInfo {
             handle,
             comment: None,
+            flags: 0,
+            owner: None,
         }
     }
 

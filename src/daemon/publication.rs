@@ -60,6 +60,7 @@ impl Daemon {
             },
             table: TableReport {
                 name: self.config.table.name.clone(),
+                protection: self.table.protection(),
                 repairs: self.repairs,
             },
             counters: Arc::new(self.engine.counter_reports(&self.meter)),

@@ -62,10 +62,9 @@ impl Daemon {
             self.load_configuration();
             return Ok(());
         }
-        if loaded.config.table.name != self.config.table.name {
-            self.reject(vec![
-                "table.name cannot change while flowctl runs: restart it".to_owned(),
-            ]);
+        if loaded.config.table != self.config.table {
+            let message = "what stands under table cannot change while flowctl runs: restart it";
+            self.reject(vec![message.to_owned()]);
             return Ok(());
         }
         // Counters that go are read once more.

@@ -44,7 +44,7 @@ pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
         .collect();
     let mut removed = Removed::default();
     for name in names {
-        if let Some(found) = nftables.own_table(name)? {
+        if let Some(found) = nftables.free_table(name)? {
             if let (Some(state_dir), Some(saved)) = (&state_dir, &saved)
                 && saved.table == name
             {

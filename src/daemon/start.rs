@@ -34,7 +34,7 @@ impl Daemon {
         let lock = InstanceLock::take()?;
         // Before anything is made, so that a missing privilege or a foreign table leaves no trace.
         let name = options.config.table.name.clone();
-        let (table, found) = Table::open(&name)?;
+        let (table, found) = Table::open(&options.config.table)?;
         let state_dir = StateDir::open(&options.state_dir)?;
         // Opened while that is possible: what fails may be for want of descriptors.
         let undo = found.is_none().then(Nftables::open).transpose()?;
@@ -59,7 +59,7 @@ impl Daemon {
         let shell = shell::Prepared::new(listener, options.signals)
             .map_err(thread("listen for clients and signals"))?;
         let Recalled {
-            ledger,
+            mut ledger,
             gap,
             mut notes,
         } = recall(&state_dir, table.nftables(), found, &mut config)?;
@@ -67,11 +67,21 @@ impl Daemon {
         let (sender, inbox) = sync_channel(INBOX);
         // Before the table is installed: what others do to it from then on is heard.
         let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
-        table.install(plan::compile(&config))?;
+        let before = clock::wall();
+        let installed = table.install(plan::compile(&config))?;
+        let mut bound_bytes = ledger.moved_since(table.moved());
+        let mut gap = gap;
+        if found.is_some() && installed.remade {
+            ledger.forget_kernel_values(|_| true);
+            if gap.is_none() {
+                gap = Some((before, "the table was made anew to be protected"));
+                bound_bytes = installed.moved;
+            }
+        }
         let gap = gap.map(|(from, cause)| Event::Gap {
             from,
             to: clock::wall(),
-            bound_bytes: ledger.moved_since(table.moved()),
+            bound_bytes,
             cause: cause.to_owned(),
         });
         let names = (config.counters.iter())

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::clock;
+use crate::config::{Protect, TableConfig};
 use crate::kernel::devices::{Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
-use crate::kernel::nft::TableInfo;
+use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::{CountersRead, Nftables};
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
@@ -20,11 +21,21 @@ pub struct Table {
     devices: Devices,
     ruleset: Ruleset,
     handle: u64,
+    protection: Protection,
     /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
     generation: Option<u16>,
     /// What the devices had moved just before the last good reading.
     moved: Vec<Moved>,
     scratch: Vec<Moved>,
+}
+
+/// How an installation went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Installed {
+    /// The counters are new ones.
+    pub remade: bool,
+    /// What the devices moved since the table was opened, in layer 2 bytes; `None` where they cannot tell.
+    pub moved: Option<u64>,
 }
 
 /// One reading of all counters.
@@ -39,17 +50,27 @@ pub struct Reading {
 }
 
 impl Table {
-    /// Opens the sockets; installs nothing. Returns what the kernel has under that name, if it is ours.
-    pub fn open(name: &str) -> Result<(Self, Option<TableInfo>), KernelError> {
+    /// Opens the sockets; installs nothing. Returns what the kernel has under that name, if it is ours to take.
+    pub fn open(config: &TableConfig) -> Result<(Self, Option<TableInfo>), KernelError> {
         let mut nftables = Nftables::open()?;
-        let found = nftables.own_table(name)?;
+        let name = &config.name;
+        let found = nftables.free_table(name)?;
+        let protection = match config.protect {
+            Protect::Auto => nftables.protect()?,
+            Protect::Off => Protection::Plain,
+        };
+        let mut devices = Devices::open()?;
+        // Before the counters are read a last time as they are, which is the caller's business.
+        let mut moved = Vec::new();
+        devices.read(&mut moved)?;
         let table = Table {
             nftables,
-            devices: Devices::open()?,
+            devices,
             ruleset: Ruleset::empty(name),
             handle: found.as_ref().map_or(0, |table| table.handle),
+            protection,
             generation: None,
-            moved: Vec::new(),
+            moved,
             scratch: Vec::new(),
         };
         Ok((table, found))
@@ -75,11 +96,23 @@ impl Table {
         &self.moved
     }
 
+    /// Who may change it.
+    pub fn protection(&self) -> Protection {
+        self.protection
+    }
+
     /// Puts `ruleset` in force for the first time in this run.
-    pub fn install(&mut self, ruleset: Ruleset) -> Result<(), KernelError> {
+    pub fn install(&mut self, ruleset: Ruleset) -> Result<Installed, KernelError> {
         self.ruleset = ruleset;
-        self.handle = self.nftables.install(&self.ruleset)?;
-        self.devices.read(&mut self.moved)
+        let handle = self.nftables.install(&self.ruleset)?;
+        std::mem::swap(&mut self.moved, &mut self.scratch);
+        self.devices.read(&mut self.moved)?;
+        let installed = Installed {
+            remade: handle != self.handle,
+            moved: moved_between(&self.scratch, &self.moved),
+        };
+        self.handle = handle;
+        Ok(installed)
     }
 
     /// Reads all counters into `meter`.
@@ -124,16 +157,16 @@ impl Table {
     /// since the last good reading, in layer 2 bytes over all devices; `None` where it cannot be told.
     pub fn repair(&mut self, meter: &mut Meter) -> Result<Option<u64>, KernelError> {
         let found = self.nftables.own_table(&self.ruleset.table)?;
-        match found {
-            Some(table) if table.handle == self.handle => {}
+        let found = found.map(|table| table.handle);
+        if found.is_some_and(|handle| handle != self.handle) {
             // Made anew by someone else, perhaps from a saved ruleset with old values: what it holds is no news.
-            Some(_) => {
-                self.nftables
-                    .counters(&self.ruleset.table, |record| meter.rebase(record))?;
-            }
-            None => meter.new_epoch(),
+            self.nftables
+                .counters(&self.ruleset.table, |record| meter.rebase(record))?;
         }
         self.handle = self.nftables.install(&self.ruleset)?;
+        if found != Some(self.handle) {
+            meter.new_epoch();
+        }
         self.generation = None;
         self.devices.read(&mut self.scratch)?;
         Ok(moved_between(&self.moved, &self.scratch))

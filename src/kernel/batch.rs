@@ -49,6 +49,17 @@ pub struct Batch {
     objects: Vec<String>,
 }
 
+/// The table that a batch is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The ruleset's generation: the kernel refuses the batch when it is another by then.
+    pub generation: u32,
+    /// NFT_TABLE_F_*, as the table has or shall have them.
+    pub flags: u32,
+    /// Whether it is taken away first, with all in it.
+    pub anew: bool,
+}
+
 impl Batch {
     /// The bytes of the datagram.
     pub fn bytes(&self) -> &[u8] {
@@ -68,12 +79,14 @@ impl Batch {
             .unwrap_or_default()
     }
 
-    /// Installs `changes`, then all rules of `ruleset`; refused by the kernel when the ruleset's generation is no
-    /// longer `generation`.
-    pub fn install(ruleset: &Ruleset, changes: &Changes<'_>, generation: u32) -> Batch {
-        let mut batch = Batch::begin(generation);
+    /// Installs `changes`, then all rules of `ruleset`.
+    pub fn install(ruleset: &Ruleset, changes: &Changes<'_>, target: Target) -> Batch {
+        let mut batch = Batch::begin(target.generation);
         let table = ruleset.table.as_str();
-        batch.table(table, 0);
+        if target.anew {
+            batch.add("the table", message::DEL_TABLE, 0, |w| w.text(1, table));
+        }
+        batch.table(table, target.flags, 0);
         batch.add("the rules", message::DEL_RULE, 0, |w| w.text(1, table));
         for (map, elements) in &changes.remove_elements {
             batch.elements(message::DEL_ELEMENT, 0, table, map, elements);
@@ -122,7 +135,7 @@ impl Batch {
         batch.rules(ruleset);
         // Once more, which changes nothing: the answer to the last message is that to the whole batch, and which of
         // the others are there depends on the configuration.
-        batch.table(table, ACK);
+        batch.table(table, target.flags, ACK);
         batch.end()
     }
 
@@ -131,6 +144,18 @@ impl Batch {
         let mut batch = Batch::begin(generation);
         batch.add("the table", message::DEL_TABLE, ACK, |w| w.text(1, table));
         batch.end()
+    }
+
+    /// Gives an existing table these flags.
+    pub fn adopt(table: &str, flags: u32, generation: u32) -> Batch {
+        Batch::probe(table, flags, generation).end()
+    }
+
+    /// Asks whether the kernel takes a table with these flags. Without an end nothing of it is applied.
+    pub fn probe(table: &str, flags: u32, generation: u32) -> Batch {
+        let mut batch = Batch::begin(generation);
+        batch.table(table, flags, ACK);
+        batch
     }
 
     fn begin(generation: u32) -> Batch {
@@ -183,10 +208,10 @@ impl Batch {
         });
     }
 
-    fn table(&mut self, table: &str, flags: u16) {
+    fn table(&mut self, table: &str, table_flags: u32, flags: u16) {
         self.add("the table", message::NEW_TABLE, CREATE | flags, |w| {
             w.text(1, table);
-            w.be32(2, 0);
+            w.be32(2, table_flags);
             w.attribute(TABLE_USERDATA, &comment_userdata(TABLE_COMMENT));
         });
     }

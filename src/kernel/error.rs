@@ -51,6 +51,16 @@ pub enum KernelError {
         /// The table's name.
         name: String,
     },
+    /// A table of flowctl's that another process owns.
+    #[error(
+        "table inet {name} is owned by another process (netlink port {port}), probably another flowctl: stop it first"
+    )]
+    OwnedTable {
+        /// The table's name.
+        name: String,
+        /// The owner's netlink port, often its process id.
+        port: u32,
+    },
 }
 
 fn of(object: &str) -> String {
@@ -77,7 +87,8 @@ impl KernelError {
             }
             KernelError::Malformed { .. }
             | KernelError::Contended { .. }
-            | KernelError::ForeignTable { .. } => None,
+            | KernelError::ForeignTable { .. }
+            | KernelError::OwnedTable { .. } => None,
         }
     }
 

@@ -24,8 +24,10 @@ pub const NEEDED_SYSCTLS: [(&str, &str); 3] = [("acct", "1"), ("timestamp", "1")
 
 /// What is so in the calling thread's network namespace.
 pub fn gather(nftables: &mut Nftables, table: &str) -> Result<Facts, KernelError> {
+    let found = nftables.own_table(table)?;
     Ok(Facts {
-        table_installed: nftables.own_table(table)?.is_some(),
+        table_installed: found.is_some(),
+        table_owned: found.is_some_and(|table| table.owner.is_some()),
         accounting: conntrack("acct"),
         timestamps: conntrack("timestamp"),
         events: conntrack("events"),

@@ -1,6 +1,8 @@
 //! nf_tables on the wire, reading side: numbers of messages and attributes (include/uapi/linux/netfilter/
 //! nf_tables.h) and what the kernel's answers mean. Integers are big-endian; unknown attributes are skipped.
 
+use serde::{Deserialize, Serialize};
+
 use super::attr::{Attribute, Attributes, Malformed, Message};
 use crate::plan::content::Listed;
 
@@ -62,8 +64,10 @@ pub const OBJECT_COUNTER: u32 = 1;
 /// The attribute that names the table is number 1 in every message about something in a table.
 pub const TABLE: u16 = 1;
 
+const TABLE_FLAGS: u16 = 2;
 const TABLE_HANDLE: u16 = 4;
 const TABLE_USERDATA: u16 = 6;
+const TABLE_OWNER: u16 = 7;
 /// NFTNL_UDATA_TABLE_COMMENT.
 const COMMENT: u8 = 0;
 const CHAIN_NAME: u16 = 3;
@@ -93,6 +97,28 @@ pub struct TableInfo {
     pub handle: u64,
     /// Its comment, if it has one.
     pub comment: Option<String>,
+    /// NFT_TABLE_F_*: see [`table_flag`].
+    pub flags: u32,
+    /// The port of the socket that owns it; absent where nobody does.
+    pub owner: Option<u32>,
+}
+
+/// Who may change a table besides flowctl.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protection {
+    /// Anyone: it is repaired.
+    Plain,
+    /// Nobody, as long as the socket that installed it is open; then anyone, and the next owner may have it.
+    Owned,
+}
+
+/// What a table may be.
+pub mod table_flag {
+    /// Only the socket that made it may change it; a foreign flush passes it by. Since Linux 5.12.
+    pub const OWNER: u32 = 2;
+    /// It outlives its owner, as a table that anyone may change and the next owner may have. Since Linux 6.9.
+    pub const PERSIST: u32 = 4;
 }
 
 impl TableInfo {
@@ -101,10 +127,14 @@ impl TableInfo {
         let mut table = TableInfo {
             handle: 0,
             comment: None,
+            flags: 0,
+            owner: None,
         };
         for attribute in message.attributes()? {
             let attribute = attribute?;
             match attribute.kind {
+                TABLE_FLAGS => table.flags = attribute.be32()?,
+                TABLE_OWNER => table.owner = Some(attribute.be32()?),
                 TABLE_HANDLE => table.handle = attribute.be64()?,
                 TABLE_USERDATA => table.comment = comment(attribute.value),
                 _ => {}

@@ -2,11 +2,14 @@
 //! install is decided elsewhere.
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
+use rustix::io::Errno;
 
 use super::attr::Writer;
-use super::batch::Batch;
+use super::batch::{Batch, Target};
 use super::error::KernelError;
-use super::nft::{self, CounterRecord, Generation, SetInfo, TableInfo, message};
+use super::nft::{
+    self, CounterRecord, Generation, Protection, SetInfo, TableInfo, message, table_flag,
+};
 use super::socket::{ERESTART, Netlink};
 use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
@@ -26,9 +29,14 @@ pub struct CountersRead {
     pub generation: Option<u16>,
 }
 
+/// Asked for and never made: what a table of this name may be tells what any may be.
+const PROBE: &str = "flowctl_probe";
+
 /// A door to nf_tables, in the network namespace of the thread that opened it.
 pub struct Nftables {
     netlink: Netlink,
+    /// Of the tables it installs.
+    protection: Protection,
 }
 
 impl Nftables {
@@ -36,7 +44,25 @@ impl Nftables {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Nftables {
             netlink: Netlink::open(NETLINK_NETFILTER)?,
+            protection: Protection::Plain,
         })
+    }
+
+    /// Owns the tables it installs from now on, where the kernel has tables that are owned and outlive their owner.
+    /// Returns what it will be.
+    pub fn protect(&mut self) -> Result<Protection, KernelError> {
+        let flags = table_flag::OWNER | table_flag::PERSIST;
+        let taken = self.attempt("ask for a protected table", |_, generation| {
+            Ok(Some(Batch::probe(PROBE, flags, generation)))
+        });
+        self.protection = match taken {
+            Ok(()) => Protection::Owned,
+            Err(error) if matches!(error.errno(), Some(Errno::INVAL | Errno::OPNOTSUPP)) => {
+                Protection::Plain
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(self.protection)
     }
 
     /// The port by which notifications name changes made here.
@@ -64,6 +90,18 @@ impl Nftables {
                 })
             }
             found => Ok(found),
+        }
+    }
+
+    /// The same, and nobody else owns it: an error if somebody does.
+    pub fn free_table(&mut self, name: &str) -> Result<Option<TableInfo>, KernelError> {
+        let found = self.own_table(name)?;
+        match found.as_ref().and_then(|table| table.owner) {
+            Some(port) if port != self.port() => Err(KernelError::OwnedTable {
+                name: name.to_owned(),
+                port,
+            }),
+            _ => Ok(found),
         }
     }
 
@@ -107,19 +145,22 @@ impl Nftables {
             })
     }
 
-    /// Puts `ruleset` in force, whatever the table holds now; counters of the same name keep their values.
-    /// Returns the table's handle.
+    /// Puts `ruleset` in force, whatever the table holds now; counters of the same name keep their values. Only a
+    /// table that nobody ever owned cannot become owned: it is made anew. Returns the table's handle: another one than
+    /// before means that all counters began at 0.
     pub fn install(&mut self, ruleset: &Ruleset) -> Result<u64, KernelError> {
+        if self.protection == Protection::Owned {
+            self.adopt(&ruleset.table)?;
+        }
         self.attempt("install the table", |nftables, generation| {
-            let existing = match nftables.own_table(&ruleset.table)? {
-                Some(_) => nftables.inventory(&ruleset.table)?,
-                None => Inventory::default(),
+            let found = nftables.own_table(&ruleset.table)?;
+            let target = nftables.target(found.as_ref(), generation);
+            let existing = match found {
+                Some(_) if !target.anew => nftables.inventory(&ruleset.table)?,
+                _ => Inventory::default(),
             };
-            Ok(Some(Batch::install(
-                ruleset,
-                &diff::replace(&existing, ruleset),
-                generation,
-            )))
+            let changes = diff::replace(&existing, ruleset);
+            Ok(Some(Batch::install(ruleset, &changes, target)))
         })?;
         self.handle(&ruleset.table)
     }
@@ -128,13 +169,44 @@ impl Nftables {
     /// Returns the table's handle.
     pub fn change(&mut self, old: &Ruleset, new: &Ruleset) -> Result<u64, KernelError> {
         let changes: Changes<'_> = diff::between(old, new);
-        let changed = self.attempt("change the table", |_, generation| {
-            Ok(Some(Batch::install(new, &changes, generation)))
+        let mut fits = true;
+        let changed = self.attempt("change the table", |nftables, generation| {
+            let found = nftables.own_table(&new.table)?;
+            let target = nftables.target(found.as_ref(), generation);
+            fits = !target.anew;
+            Ok(fits.then(|| Batch::install(new, &changes, target)))
         });
         match changed {
-            Ok(()) => self.handle(&new.table),
+            Ok(()) if fits => self.handle(&new.table),
+            Ok(()) => self.install(new),
             Err(KernelError::Refused { .. }) => self.install(new),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Owns a table that outlived its owner. A transaction of its own: with a table that changes hands the kernel makes
+    /// no base chain.
+    fn adopt(&mut self, table: &str) -> Result<(), KernelError> {
+        self.attempt("own the table", |nftables, generation| {
+            let found = nftables.own_table(table)?;
+            let orphan = found.filter(|table| table.owner.is_none());
+            let target = nftables.target(orphan.as_ref(), generation);
+            let adopt = orphan.is_some() && !target.anew;
+            Ok(adopt.then(|| Batch::adopt(table, target.flags, generation)))
+        })
+    }
+
+    fn target(&self, found: Option<&TableInfo>, generation: u32) -> Target {
+        let persists = found.map(|table| table.flags & table_flag::PERSIST);
+        let (flags, anew) = match self.protection {
+            Protection::Owned => (table_flag::OWNER | table_flag::PERSIST, persists == Some(0)),
+            // What outlived an owner cannot become plain again, and is as good.
+            Protection::Plain => (persists.unwrap_or(0), false),
+        };
+        Target {
+            generation,
+            flags,
+            anew,
         }
     }
 

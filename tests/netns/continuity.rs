@@ -12,6 +12,7 @@ use crate::support::{Bench, Daemon, eventually, lab, namespace, pause, run_in};
 
 const CONFIG: &str = r#"
 tick = "100ms"
+table.protect = "off"
 [interfaces.wan]
 device = "wan0"
 [subnets]

@@ -1,4 +1,4 @@
-//! What others do to the table under traffic: totals never fall, counting is back within a second, what is lost
+//! What others do to a table that is not protected, under traffic: totals never fall, counting is back within a second, what is lost
 //! is within the bound stated, and not one packet is held up.
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::support::{Bench, Daemon, eventually, lab, pause};
 
 const CONFIG: &str = r#"
 tick = "200ms"
+table.protect = "off"
 [interfaces.wan]
 device = "wan0"
 [subnets]

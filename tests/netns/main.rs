@@ -18,6 +18,7 @@ mod interrupted;
 mod listing;
 mod naive;
 mod paths;
+mod protected;
 mod random;
 mod reinstall;
 

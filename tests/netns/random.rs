@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use flowctl::config::{Config, Format, parse};
-use flowctl::kernel::batch::Batch;
+use flowctl::kernel::batch::{Batch, Target};
 use flowctl::kernel::nftables::Nftables;
 use flowctl::kernel::socket::Netlink;
 use flowctl::lab::{Lab, LabOptions, Namespace, clock};
@@ -23,7 +23,11 @@ const FEWEST_CASES: u32 = 25;
 const PACKETS: usize = 12;
 const PORT: u16 = 7777;
 /// The kernel does not compare 0.
-const ANY_GENERATION: u32 = 0;
+const ANY: Target = Target {
+    generation: 0,
+    flags: 0,
+    anew: false,
+};
 const DEVICES: [&str; 4] = ["wan0", "br-lan", "br-iot", "nope0"];
 /// Nested, equal, adjacent, at both ends of all addresses, and one host each.
 const PREFIXES: [&str; 24] = [
@@ -183,7 +187,7 @@ fn install(router: &Namespace, before: Option<&Config>, config: &Config, by_chan
     let installed = router.run(|| match before.filter(|_| by_change) {
         Some(before) => {
             let old = plan::compile(before);
-            let batch = Batch::install(&ruleset, &diff::between(&old, &ruleset), ANY_GENERATION);
+            let batch = Batch::install(&ruleset, &diff::between(&old, &ruleset), ANY);
             let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
             netlink.transact("change", batch.bytes(), batch.last(), |at| batch.object(at))
         }

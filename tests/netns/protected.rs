@@ -1,0 +1,222 @@
+//! A table that the daemon owns: whatever others do to the ruleset, not one packet goes uncounted; and what becomes of
+//! it when the daemon ends, comes back, or is not allowed to own it.
+
+use std::time::Duration;
+
+use flowctl::event::Event;
+use flowctl::kernel::nft::Protection;
+use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
+use flowctl::units::BitRate;
+
+use crate::support::{Bench, Daemon, lab, namespace, pause};
+
+const CONFIG: &str = r#"
+tick = "100ms"
+[interfaces.wan]
+device = "wan0"
+[subnets]
+home = ["10.77.1.0/24"]
+"#;
+/// As NixOS' nftables service loads its ruleset: a flush and all tables in one transaction.
+const FIREWALL: &str = "flush ruleset\n\
+    table inet fw { chain forward { type filter hook forward priority 0; policy accept; counter; }; }\n";
+
+fn upload(lab: &Lab) -> Generator {
+    let load = UdpLoad {
+        direction: Direction::Upload,
+        payload: 200,
+        rate: Some(BitRate(16e6)),
+        datagrams: u64::MAX,
+        longest: Duration::from_secs(60),
+    };
+    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
+    Generator::udp("upload", &ends, &load).unwrap()
+}
+
+fn load_firewall(bench: &Bench<'_>) {
+    let file = bench.path().join("firewall.nft");
+    std::fs::write(&file, FIREWALL).unwrap();
+    bench.nft(&["-f", file.to_str().unwrap()]);
+}
+
+/// Nothing that was sent is missing, and nothing counted twice.
+fn assert_complete(daemon: &Daemon<'_>, upload: Generator) {
+    upload.stop();
+    let sent = upload.finish().unwrap().up.sent;
+    daemon.settle();
+    let counter = daemon.counter("home_from");
+    assert_eq!(counter.packets, sent.packets);
+    assert_eq!(counter.bytes, sent.bytes);
+}
+
+fn gaps(bench: &Bench<'_>) -> usize {
+    let records = bench.records();
+    let gap = |event: &Event| matches!(event, Event::Gap { .. });
+    records.iter().filter(|record| gap(&record.event)).count()
+}
+
+#[test]
+fn a_flush_a_reload_and_every_edit_pass_it_by() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let daemon = bench.start();
+    assert_eq!(daemon.status().table.protection, Protection::Owned);
+    let upload = upload(&lab);
+    for _ in 0..20 {
+        bench.nft(&["flush", "ruleset"]);
+        load_firewall(&bench);
+        pause(Duration::from_millis(20));
+    }
+    for refused in [
+        &["delete", "table", "inet", "flowctl"][..],
+        &["flush", "table", "inet", "flowctl"],
+        &["flush", "chain", "inet", "flowctl", "ingress"],
+    ] {
+        let mut nft = std::process::Command::new("nft");
+        nft.args(refused);
+        let output = crate::support::run_in(&lab.router, nft);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("Operation not permitted"),
+            "{refused:?}: {said}"
+        );
+    }
+    assert_complete(&daemon, upload);
+    assert_eq!((gaps(&bench), daemon.status().table.repairs), (0, 0));
+}
+
+#[test]
+fn a_restart_a_kill_and_a_reload_take_it_over_with_its_counters() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let mut daemon = bench.start();
+    let upload = upload(&lab);
+    for round in 0..6 {
+        pause(Duration::from_millis(150));
+        if round % 2 == 0 {
+            daemon.kill();
+        } else {
+            daemon.stop();
+        }
+        pause(Duration::from_millis(50));
+        daemon = bench.start();
+        assert_eq!(daemon.status().table.protection, Protection::Owned);
+        bench.configure(&format!("{CONFIG}more{round} = [\"10.88.{round}.0/24\"]\n"));
+        daemon.signal(rustix::process::Signal::HUP);
+        bench.nft(&["flush", "ruleset"]);
+    }
+    assert_complete(&daemon, upload);
+    assert_eq!(gaps(&bench), 0);
+}
+
+#[test]
+fn flushed_while_nobody_owned_it_it_is_made_again_and_totals_go_on() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let daemon = bench.start();
+    let upload = upload(&lab);
+    pause(Duration::from_millis(300));
+    let shown = daemon.counter("home_from").bytes;
+    daemon.kill();
+    load_firewall(&bench);
+    let daemon = bench.start();
+    assert!(daemon.counter("home_from").bytes >= shown);
+    assert_eq!(gaps(&bench), 1);
+    assert_eq!(daemon.status().table.protection, Protection::Owned);
+    drop(upload);
+}
+
+#[test]
+fn a_plain_table_becomes_protected_and_back_without_losing_its_totals() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let plain = format!("{CONFIG}[table]\nprotect = \"off\"\n");
+    let bench = Bench::new(&lab.router, &plain);
+    let daemon = bench.start();
+    assert_eq!(daemon.status().table.protection, Protection::Plain);
+    let upload = upload(&lab);
+    pause(Duration::from_millis(300));
+    daemon.stop();
+    bench.configure(CONFIG);
+    let daemon = bench.start();
+    assert_eq!(daemon.status().table.protection, Protection::Owned);
+    let (mut missing, mut bound) = (0, 0);
+    for record in bench.records() {
+        if let Event::Gap { bound_bytes, .. } = record.event {
+            bound += bound_bytes.unwrap();
+        }
+    }
+    daemon.stop();
+    bench.configure(&plain);
+    let daemon = bench.start();
+    assert_eq!(daemon.status().table.protection, Protection::Plain);
+    upload.stop();
+    let sent = upload.finish().unwrap().up.sent.bytes;
+    daemon.settle();
+    let counted = daemon.counter("home_from").bytes;
+    assert!(counted <= sent, "{counted} counted, {sent} sent");
+    missing += sent - counted;
+    assert!(missing <= bound, "{missing} missed, {bound} stated");
+}
+
+#[test]
+fn a_reload_does_not_change_who_may_change_the_table() {
+    let Some(namespace) = namespace() else {
+        return;
+    };
+    let bench = Bench::new(&namespace, CONFIG);
+    let daemon = bench.start();
+    bench.configure(&format!("{CONFIG}[table]\nprotect = \"off\"\n"));
+    daemon.signal(rustix::process::Signal::HUP);
+    let said = daemon.await_record("a refusal", |event| match event {
+        Event::Config { messages, .. } => Some(messages.join("\n")),
+        _ => None,
+    });
+    assert!(said.contains("restart it"), "{said}");
+}
+
+#[test]
+fn removal_takes_it_away_with_and_without_a_daemon() {
+    let Some(namespace) = namespace() else {
+        return;
+    };
+    let bench = Bench::new(&namespace, CONFIG);
+    let daemon = bench.start();
+    assert!(bench.flowctl(&["remove"]).status.success());
+    assert_eq!(bench.nft(&["list", "ruleset"]), "");
+    drop(daemon);
+    bench.start().kill();
+    assert_ne!(bench.nft(&["list", "tables"]), "");
+    assert!(bench.flowctl(&["remove"]).status.success());
+    assert_eq!(bench.nft(&["list", "ruleset"]), "");
+}
+
+#[test]
+fn a_table_that_another_process_owns_is_left_to_it() {
+    let Some(namespace) = namespace() else {
+        return;
+    };
+    let bench = Bench::new(&namespace, CONFIG);
+    let owner = namespace.run(|| {
+        let mut nftables = flowctl::kernel::nftables::Nftables::open().unwrap();
+        assert_eq!(nftables.protect().unwrap(), Protection::Owned);
+        let ruleset = flowctl::plan::ruleset::Ruleset::empty("flowctl");
+        nftables.install(&ruleset).unwrap();
+        nftables
+    });
+    for command in ["run", "remove"] {
+        let output = bench.flowctl(&[command]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(75), "{command}: {said}");
+        assert!(said.contains("is owned by another process"), "{said}");
+    }
+    drop(owner);
+    bench.start().stop();
+}
