@@ -1,11 +1,11 @@
 //! Another configuration while the daemon runs: read on a thread of its own, then carried out between two ticks.
-//! A file with problems changes nothing.
+//! One with problems changes nothing.
 
 use std::sync::Arc;
 
 use super::sinks::Job;
 use super::{Daemon, DaemonError, Message, clock};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -13,20 +13,22 @@ use crate::plan::ruleset::Ruleset;
 /// A configuration that may be carried out.
 pub struct Loaded {
     config: Arc<Config>,
+    note: Option<String>,
     ruleset: Ruleset,
 }
 
 impl Daemon {
     pub(super) fn load_configuration(&mut self) {
-        let Some(path) = self.config_path.clone() else {
+        let Some(source) = self.source.clone() else {
             return;
         };
         let sender = self.sender.clone();
         let load = move || {
-            let loaded = config::load(&path).map(|config| {
-                let ruleset = plan::compile(&config);
+            let loaded = source.read().map(|sourced| {
+                let ruleset = plan::compile(&sourced.config);
                 Box::new(Loaded {
-                    config: Arc::new(config),
+                    config: Arc::new(sourced.config),
+                    note: sourced.note,
                     ruleset,
                 })
             });
@@ -64,13 +66,14 @@ impl Daemon {
             self.reject(vec![error.to_string()]);
             return Ok(());
         }
-        self.adopt(loaded.config);
+        self.adopt(loaded.config, loaded.note);
         Ok(())
     }
 
-    fn adopt(&mut self, config: Arc<Config>) {
+    fn adopt(&mut self, config: Arc<Config>, note: Option<String>) {
         let old = std::mem::replace(&mut self.config, Arc::clone(&config));
-        let mut messages = differences(&old, &config);
+        let mut messages: Vec<String> = note.into_iter().collect();
+        messages.extend(differences(&old, &config));
         self.ledger.remember(&self.meter);
         self.ledger
             .forget_kernel_values(|name| config.counter(name).is_none());

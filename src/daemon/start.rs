@@ -45,7 +45,7 @@ impl Daemon {
         let (mut table, found) = Table::open(plan::compile(&config))?;
         make_state_dir(&options.state_dir)?;
         let (listener, socket_file) = socket::bind(&options.socket)?;
-        let (saved, mut notes) = load(&options.state_dir)?;
+        let (saved, mut notes) = load(&options.state_dir, options.notes)?;
 
         let (sender, inbox) = sync_channel(INBOX);
         let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
@@ -87,7 +87,7 @@ impl Daemon {
         let mut daemon = Daemon {
             schedule: Schedule::new(config.tick, clock::monotonic()),
             config,
-            config_path: options.config_path,
+            source: options.source,
             identity,
             inbox,
             sender,
@@ -163,11 +163,17 @@ fn make_state_dir(path: &Path) -> Result<(), DaemonError> {
     })
 }
 
-/// What was saved, and what is worth saying about it.
-fn load(state_dir: &Path) -> Result<(Option<Saved>, Vec<String>), DaemonError> {
+/// What was saved, and with the `notes` so far what is worth saying about it.
+fn load(
+    state_dir: &Path,
+    mut notes: Vec<String>,
+) -> Result<(Option<Saved>, Vec<String>), DaemonError> {
     match state::load(state_dir) {
-        Ok(saved) => Ok((saved, Vec::new())),
-        Err(error @ StateError::Unreadable { .. }) => Ok((None, vec![error.to_string()])),
+        Ok(saved) => Ok((saved, notes)),
+        Err(error @ StateError::Unreadable { .. }) => {
+            notes.push(error.to_string());
+            Ok((None, notes))
+        }
         Err(error @ StateError::Io { .. }) => Err(DaemonError::StateDir {
             path: state_dir.to_owned(),
             source: io::Error::other(error.to_string()),
