@@ -12,6 +12,7 @@
 mod commands;
 mod damage;
 mod demo;
+mod discover;
 mod exact;
 mod interrupted;
 mod listing;
