@@ -34,8 +34,15 @@ fn unconfigured(bench: &Bench<'_>, arguments: &[&str]) -> Command {
     command
 }
 
+/// The same to its end, which a daemon that starts where none should does not reach by itself.
 fn flowctl(bench: &Bench<'_>, arguments: &[&str]) -> Output {
-    run_in(bench.namespace, unconfigured(bench, arguments))
+    let command = unconfigured(bench, arguments);
+    let mut bounded = Command::new("timeout");
+    bounded
+        .arg("20")
+        .arg(command.get_program())
+        .args(command.get_args());
+    run_in(bench.namespace, bounded)
 }
 
 fn text(bytes: &[u8]) -> String {
