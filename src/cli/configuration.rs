@@ -9,7 +9,7 @@ use crate::config::{self, Config, LoadError, Problem};
 /// The configuration of a command that cannot do without: from the file, else what is found, which is told; otherwise
 /// it is said what is missing or wrong.
 pub fn demand(options: &Options) -> Result<Config, ExitCode> {
-    let Sourced { config, note } = read(options)?;
+    let Sourced { config, note, .. } = read(options)?;
     if let Some(note) = note {
         output::complain(note);
     }

@@ -61,7 +61,7 @@ pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
 /// What is counted where there is no file, and what is to be said about it.
 fn without_file(source: &Source) -> (Option<Config>, Option<Health>) {
     match source.read() {
-        Ok(Sourced { config, note }) => {
+        Ok(Sourced { config, note, .. }) => {
             let fix = "nothing to do where counters are enough; thresholds need a configuration";
             let finding =
                 note.map(|note| health::entry("no_configuration", Severity::Info, note, fix));

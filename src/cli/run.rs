@@ -15,7 +15,11 @@ use crate::report::Report;
 
 /// Runs until SIGTERM, SIGINT or `flowctl remove`.
 pub fn run(options: &Options) -> ExitCode {
-    let Sourced { config, note } = match configuration::read(options) {
+    let Sourced {
+        config,
+        note,
+        again,
+    } = match configuration::read(options) {
         Ok(sourced) => sourced,
         Err(code) => return code,
     };
@@ -29,7 +33,7 @@ pub fn run(options: &Options) -> ExitCode {
     }
     let started = Daemon::start(daemon::Options {
         config,
-        source: Some(options.source()),
+        source: Some(again),
         notes: note.into_iter().collect(),
         state_dir: options.state_dir.clone(),
         socket,

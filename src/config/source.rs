@@ -26,6 +26,9 @@ pub struct Sourced {
     pub config: Config,
     /// Worth telling the operator: what was found; `None` where it was read from a file.
     pub note: Option<String>,
+    /// Where to look the next time: a file that was read once must be there from then on, so that one that is gone
+    /// for a moment does not take all thresholds with it.
+    pub again: Source,
 }
 
 /// Why there is no configuration.
@@ -68,6 +71,7 @@ impl Source {
                 return Ok(Sourced {
                     config: of(&found)?,
                     note: Some(note),
+                    again: self.clone(),
                 });
             }
             Source::File(path) | Source::FileOrDiscovery(path) => path,
@@ -75,6 +79,7 @@ impl Source {
         Ok(Sourced {
             config: load(path)?,
             note: None,
+            again: Source::File(path.clone()),
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::sinks::Job;
 use super::{Daemon, DaemonError, Message, clock};
 use crate::config::Config;
+use crate::config::source::Source;
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -14,6 +15,7 @@ use crate::plan::ruleset::Ruleset;
 pub struct Loaded {
     config: Arc<Config>,
     note: Option<String>,
+    source: Source,
     ruleset: Ruleset,
 }
 
@@ -29,6 +31,7 @@ impl Daemon {
                 Box::new(Loaded {
                     config: Arc::new(sourced.config),
                     note: sourced.note,
+                    source: sourced.again,
                     ruleset,
                 })
             });
@@ -66,6 +69,7 @@ impl Daemon {
             self.reject(vec![error.to_string()]);
             return Ok(());
         }
+        self.source = Some(loaded.source);
         self.adopt(loaded.config, loaded.note);
         Ok(())
     }

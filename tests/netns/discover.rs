@@ -403,4 +403,15 @@ fn a_reload_looks_again_until_somebody_has_written_the_file() {
         "{messages:?}"
     );
     assert_eq!(daemon.status().counters.len(), 2);
+
+    std::fs::remove_file(format!("{etc}/flowctl.toml")).unwrap();
+    ip(&namespace, "link set eth0 up");
+    let (result, messages) = reload(&daemon);
+    assert_eq!(
+        result,
+        ConfigResult::Rejected,
+        "a file that was there stays wanted"
+    );
+    assert!(messages[0].contains("cannot read"), "{messages:?}");
+    assert_eq!(daemon.status().counters.len(), 2);
 }
