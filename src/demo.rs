@@ -232,7 +232,8 @@ pub fn run(seconds: u32, observe: &mut Observer<'_>) -> Result<Outcome, DemoErro
     let (reports, seen) = watch::channel(None);
     let options = Options {
         config,
-        config_path: None,
+        source: None,
+        notes: Vec::new(),
         state_dir: state_dir.path().to_owned(),
         socket: state_dir.path().join("control.sock"),
         signals: false,

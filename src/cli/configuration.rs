@@ -1,24 +1,37 @@
 //! Which configuration a command works with, and what the user is told when there is none that can be used.
 
-use std::path::Path;
-
 use super::exit::ExitCode;
 use super::format::counted;
 use super::{Options, output};
+use crate::config::source::{SourceError, Sourced};
 use crate::config::{self, Config, LoadError, Problem};
 
-/// The configuration of a command that cannot do without; otherwise it is said what is missing or wrong.
+/// The configuration of a command that cannot do without: from the file, else what is found, which is told; otherwise
+/// it is said what is missing or wrong.
 pub fn demand(options: &Options) -> Result<Config, ExitCode> {
-    match options.config_path() {
-        Some(path) => load(&path),
-        None => {
-            output::complain(format_args!(
-                "no configuration: write {} or name one with --config FILE",
-                super::DEFAULT_CONFIG
-            ));
-            Err(ExitCode::BadConfiguration)
+    let Sourced { config, note, .. } = read(options)?;
+    if let Some(note) = note {
+        output::complain(note);
+    }
+    Ok(config)
+}
+
+/// The same, telling nothing about what is found.
+pub fn read(options: &Options) -> Result<Sourced, ExitCode> {
+    options.source().read().map_err(|error| refuse(&error))
+}
+
+/// Says why there is no configuration.
+pub fn refuse(error: &SourceError) -> ExitCode {
+    match error {
+        SourceError::File(error) => complain(error),
+        SourceError::Nothing => output::complain(error),
+        SourceError::Kernel(_) => {
+            output::complain(error);
+            return ExitCode::Failure;
         }
     }
+    ExitCode::BadConfiguration
 }
 
 /// The configuration of a command that can do without: one that is named must be good, unless it is only asked for
@@ -40,15 +53,8 @@ pub fn look(options: &Options) -> Result<Option<Config>, ExitCode> {
     }
 }
 
-fn load(path: &Path) -> Result<Config, ExitCode> {
-    config::load(path).map_err(|error| {
-        complain(&error);
-        ExitCode::BadConfiguration
-    })
-}
-
 /// All that is wrong with a file.
-pub fn complain(error: &LoadError) {
+fn complain(error: &LoadError) {
     match error {
         LoadError::Invalid { path, problems } => {
             output::complain_at_length(&render_problems(path, problems))

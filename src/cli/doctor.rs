@@ -4,6 +4,7 @@ use super::exit::ExitCode;
 use super::format::foreign;
 use super::style::{Paint, Style};
 use super::{DoctorArgs, Options, configuration, output};
+use crate::config::source::{Source, Sourced};
 use crate::config::{self, Config, Format};
 use crate::health;
 use crate::kernel::error::KernelError;
@@ -19,6 +20,10 @@ pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
         Err(code) => return code,
     };
     let socket = options.socket_path(config.as_ref());
+    let (config, finding) = match config {
+        None if options.config_path().is_none() => without_file(&options.source()),
+        found => (found, None),
+    };
     // No configuration at all is a configuration without counters.
     let Some(config) = config.or_else(|| config::parse("", Format::Toml).ok()) else {
         return ExitCode::Failure;
@@ -36,6 +41,8 @@ pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
             return ExitCode::Failure;
         }
     };
+    findings.extend(finding);
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     // What only the daemon can know. That none answers is said by the finding that the table is missing.
     let report = ask(&socket, "status")
         .ok()
@@ -49,6 +56,24 @@ pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
         return output::print(&format!("{}\n", serde_json::json!({ "health": findings })));
     }
     output::print(&render(&findings, &options.style()))
+}
+
+/// What is counted where there is no file, and what is to be said about it.
+fn without_file(source: &Source) -> (Option<Config>, Option<Health>) {
+    match source.read() {
+        Ok(Sourced { config, note, .. }) => {
+            let fix = "nothing to do where counters are enough; thresholds need a configuration";
+            let finding =
+                note.map(|note| health::entry("no_configuration", Severity::Info, note, fix));
+            (Some(config), finding)
+        }
+        Err(error) => {
+            let fix = "set up the network, or write a configuration";
+            let message = error.to_string();
+            let finding = health::entry("nothing_to_count", Severity::Error, message, fix);
+            (None, Some(finding))
+        }
+    }
 }
 
 fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::config::source::Source;
 use crate::units::CounterName;
 
 pub mod check;
@@ -16,6 +17,7 @@ pub mod columns;
 pub mod configuration;
 pub mod counters;
 pub mod demo;
+pub mod discover;
 pub mod doctor;
 pub mod exit;
 pub mod flows;
@@ -57,7 +59,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Options for every command")]
 pub struct Options {
-    /// Read the configuration from FILE [default: /etc/flowctl/flowctl.toml, if it exists]
+    /// Read the configuration from FILE [default: /etc/flowctl/flowctl.toml; if it does not exist, what is found]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Keep totals and the log in DIR
@@ -92,6 +94,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Check the configuration and name every problem in it
     Check(CheckArgs),
+    /// Find interfaces and subnets, and print them as a configuration to keep
+    Discover(DiscoverArgs),
     /// Show verdicts, alerts and whatever else happened
     Log(LogArgs),
     /// Find what makes numbers wrong or incomplete, and how to fix it
@@ -149,6 +153,10 @@ pub struct PlanArgs {}
 /// `flowctl check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {}
+
+/// `flowctl discover`.
+#[derive(Debug, Clone, Args)]
+pub struct DiscoverArgs {}
 
 /// `flowctl log`.
 #[derive(Debug, Clone, Args)]
@@ -216,6 +224,14 @@ impl Options {
         self.config
             .clone()
             .or_else(|| usual.exists().then_some(usual))
+    }
+
+    /// Where the configuration of a command comes from that cannot do without: what is found, if there is no file.
+    pub fn source(&self) -> Source {
+        match &self.config {
+            Some(path) => Source::File(path.clone()),
+            None => Source::FileOrDiscovery(DEFAULT_CONFIG.into()),
+        }
     }
 
     /// Where the daemon listens.

@@ -9,21 +9,31 @@ use super::exit::ExitCode;
 use super::style::Style;
 use super::watch::Screen;
 use super::{Options, configuration, log_text, output, status};
+use crate::config::source::Sourced;
 use crate::daemon::{self, Announce, Daemon, DaemonError};
 use crate::report::Report;
 
 /// Runs until SIGTERM, SIGINT or `flowctl remove`.
 pub fn run(options: &Options) -> ExitCode {
-    let config = match configuration::demand(options) {
-        Ok(config) => config,
+    let Sourced {
+        config,
+        note,
+        again,
+    } = match configuration::read(options) {
+        Ok(sourced) => sourced,
         Err(code) => return code,
     };
     let socket = options.socket_path(Some(&config));
     let (reports, seen) = watch::channel(None);
     let live = output::is_terminal();
+    if let Some(note) = note.as_ref().filter(|_| live) {
+        // Elsewhere the record of the start says so, on standard error too.
+        output::complain(note);
+    }
     let started = Daemon::start(daemon::Options {
         config,
-        config_path: options.config_path(),
+        source: Some(again),
+        notes: note.into_iter().collect(),
         state_dir: options.state_dir.clone(),
         socket,
         signals: true,

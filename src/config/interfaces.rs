@@ -10,7 +10,7 @@ use super::value::text;
 use crate::units::{BitRate, DeviceName, InterfaceName};
 
 /// Every interface takes two of a conntrack label's 128 bits.
-const INTERFACES_MAX: usize = 64;
+pub(super) const INTERFACES_MAX: usize = 64;
 
 /// An interface as far as it could be read: other keys may refer to it all the same.
 pub(super) struct InterfaceDraft<'n> {

@@ -2,6 +2,10 @@
 //! what is wrong with it is the business of the modules below; a `Config` has no problem left in it.
 
 mod counters;
+pub mod discover;
+#[cfg(test)]
+mod discover_tests;
+mod discover_text;
 mod interfaces;
 mod keyword;
 mod labels;
@@ -12,6 +16,7 @@ mod problems;
 mod rate;
 mod reader;
 mod settings;
+pub mod source;
 mod subnets;
 mod suggest;
 #[cfg(test)]

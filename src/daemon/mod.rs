@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::ask::{Ask, Outcome, Progress};
 use crate::config::Config;
+use crate::config::source::Source;
 use crate::drilldown::verdict::Verdict;
 use crate::engine::Engine;
 use crate::event::{Event, Record};
@@ -58,8 +59,10 @@ const LAST_VERDICTS: Duration = Duration::from_secs(5);
 pub struct Options {
     /// The configuration.
     pub config: Config,
-    /// Where it was read from, to read it again on reload; `None` where it was not read from a file.
-    pub config_path: Option<PathBuf>,
+    /// Where it comes from, to read it again on reload; `None` where it stays as it is.
+    pub source: Option<Source>,
+    /// What is worth saying about it.
+    pub notes: Vec<String>,
     /// Where totals and the log are.
     pub state_dir: PathBuf,
     /// The control socket.
@@ -110,7 +113,7 @@ impl Stopper {
 /// A daemon at work.
 pub struct Daemon {
     config: Arc<Config>,
-    config_path: Option<PathBuf>,
+    source: Option<Source>,
     inbox: Receiver<Message>,
     sender: SyncSender<Message>,
     table: Table,

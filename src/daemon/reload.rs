@@ -1,10 +1,11 @@
 //! Another configuration while the daemon runs: read on a thread of its own, then carried out between two ticks.
-//! A file with problems changes nothing.
+//! One with problems changes nothing.
 
 use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock};
-use crate::config::{self, Config, LabelsByInterface};
+use crate::config::source::Source;
+use crate::config::{Config, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -12,6 +13,8 @@ use crate::plan::ruleset::Ruleset;
 /// A configuration that may be carried out.
 pub struct Loaded {
     config: Arc<Config>,
+    note: Option<String>,
+    source: Source,
     ruleset: Ruleset,
     /// What its label bits were chosen beside, and what is to be remembered of them.
     labels_before: LabelsByInterface,
@@ -20,17 +23,19 @@ pub struct Loaded {
 
 impl Daemon {
     pub(super) fn load_configuration(&mut self) {
-        let Some(path) = self.config_path.clone() else {
+        let Some(source) = self.source.clone() else {
             return;
         };
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
         let load = move || {
-            let loaded = config::load(&path).map(|mut config| {
-                let labels = config.keep_labels(&labels_before);
+            let loaded = source.read().map(|mut sourced| {
+                let labels = sourced.config.keep_labels(&labels_before);
                 Box::new(Loaded {
-                    ruleset: plan::compile(&config),
-                    config: Arc::new(config),
+                    ruleset: plan::compile(&sourced.config),
+                    config: Arc::new(sourced.config),
+                    note: sourced.note,
+                    source: sourced.again,
                     labels_before,
                     labels,
                 })
@@ -74,13 +79,15 @@ impl Daemon {
             return Ok(());
         }
         *self.ledger.labels() = loaded.labels;
-        self.adopt(loaded.config);
+        self.source = Some(loaded.source);
+        self.adopt(loaded.config, loaded.note);
         Ok(())
     }
 
-    fn adopt(&mut self, config: Arc<Config>) {
+    fn adopt(&mut self, config: Arc<Config>, note: Option<String>) {
         let old = std::mem::replace(&mut self.config, Arc::clone(&config));
-        let mut messages = differences(&old, &config);
+        let mut messages: Vec<String> = note.into_iter().collect();
+        messages.extend(differences(&old, &config));
         self.ledger.remember(&self.meter);
         self.ledger
             .forget_kernel_values(|name| config.counter(name).is_none());

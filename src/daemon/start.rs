@@ -63,6 +63,7 @@ impl Daemon {
             gap,
             mut notes,
         } = recall(&state_dir, table.nftables(), found, &mut config)?;
+        notes.splice(0..0, options.notes);
         let config = Arc::new(config);
         let (sender, inbox) = sync_channel(INBOX);
         // Before the table is installed: what others do to it from then on is heard.
@@ -108,7 +109,7 @@ impl Daemon {
         let mut daemon = Daemon {
             schedule: Schedule::new(config.tick, clock::monotonic()),
             config,
-            config_path: options.config_path,
+            source: options.source,
             inbox,
             sender,
             table,

@@ -304,6 +304,26 @@ impl Writer {
     }
 }
 
+/// What a kernel sent, written down: one message a line, in hexadecimal digits.
+#[cfg(test)]
+pub(crate) mod recorded {
+    use super::{Message, Messages};
+
+    /// What `read` makes of each message.
+    pub(crate) fn each<T>(hex: &str, mut read: impl FnMut(&Message<'_>) -> T) -> Vec<T> {
+        let byte = |line: &str, at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+        let read_line = |line: &str| {
+            let bytes: Vec<u8> = (0..line.len())
+                .step_by(2)
+                .map(|at| byte(line, at))
+                .collect();
+            let mut messages = Messages::new(&bytes);
+            read(&messages.next().unwrap().unwrap())
+        };
+        hex.lines().map(read_line).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ mod commands;
 mod continuity;
 mod damage;
 mod demo;
+mod discover;
 mod exact;
 mod interrupted;
 mod listing;

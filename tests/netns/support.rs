@@ -108,7 +108,11 @@ impl<'a> Bench<'a> {
 
     /// Starts a daemon and waits until it answers.
     pub fn start(&self) -> Daemon<'_> {
-        let mut command = self.command(&["run"]);
+        self.start_as(self.command(&["run"]))
+    }
+
+    /// The same by a command of the caller's, which runs the daemon with less than it usually has.
+    pub fn start_as(&self, mut command: Command) -> Daemon<'_> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,0 +1,377 @@
+//! What to count where nobody has written it down: interfaces and subnets from the devices, addresses and routes that
+//! are handed in. The way out is `wan`, everything else is named after its device. Thresholds are not guessed:
+//! nobody knows what an uplink carries.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::interfaces::INTERFACES_MAX;
+use super::prefix::{self, union};
+use super::problem::printable;
+use super::{Config, Format, Problem, parse};
+use crate::kernel::addresses::Address;
+use crate::kernel::links::Link;
+use crate::kernel::network::Network;
+use crate::units::DeviceName;
+
+/// The interface of the way out.
+const WAN: &str = "wan";
+/// The interface of all devices beyond the limit.
+const OTHERS: &str = "others";
+/// Kinds of devices whose packets leave once more, in other packets, by the device that carries them.
+const TUNNELS: [&str; 14] = [
+    "amt",
+    "geneve",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "ip6tnl",
+    "ipip",
+    "sit",
+    "tun",
+    "vti",
+    "vti6",
+    "wireguard",
+    "xfrm",
+];
+/// A port of a VRF receives its packets itself; those of any other master arrive by the master.
+const VRF: &str = "vrf";
+
+/// What was found, as it goes into a configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discovery {
+    /// The way out first, then by the devices' indexes; at most 64.
+    pub interfaces: Vec<FoundInterface>,
+    /// By the devices' indexes.
+    pub subnets: Vec<FoundSubnet>,
+    /// Devices that are not counted, but the loopback device, each with the reason.
+    pub left_out: Vec<(String, String)>,
+}
+
+/// An interface that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundInterface {
+    /// `wan`, or after its device; the shape of a name.
+    pub name: String,
+    /// At least one, none of them in another interface.
+    pub devices: Vec<DeviceName>,
+    /// What is worth knowing of it, sentences.
+    pub remarks: Vec<String>,
+}
+
+/// A subnet that was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundSubnet {
+    /// After its device; the shape of a name.
+    pub name: String,
+    /// At least one, none inside another, none also in another subnet.
+    pub prefixes: Vec<IpNet>,
+    /// What is worth knowing of it, sentences.
+    pub remarks: Vec<String>,
+}
+
+/// A device that may carry packets, and what its interface and subnet are called unless it is the way out.
+struct Candidate<'n> {
+    link: &'n Link,
+    device: DeviceName,
+    addresses: Vec<&'n Address>,
+}
+
+impl Candidate<'_> {
+    fn is_tunnel(&self) -> bool {
+        let kind = self.link.kind.as_deref();
+        kind.is_some_and(|kind| TUNNELS.contains(&kind))
+    }
+}
+
+/// What to count on such a network.
+///
+/// The way out is the device of the default route with the lowest metric, of IPv4 and of IPv6; where several next
+/// hops share that route, or several routes that metric, all of their devices, since each of them carries a part of
+/// what leaves. A tunnel is the way out only where there is no other: what it carries would count twice.
+pub fn discover(network: &Network) -> Discovery {
+    let mut left_out = Vec::new();
+    let candidates = candidates(network, &mut left_out);
+    let uplinks = uplinks(network, &candidates);
+    let mut names = Names::default();
+    let wan = wan(&candidates, &uplinks, &mut names);
+    let rest: Vec<(String, &Candidate<'_>)> = candidates
+        .iter()
+        .filter(|candidate| !uplinks.contains(&candidate.link.index))
+        .map(|candidate| (names.take(candidate.device.as_str()), candidate))
+        .collect();
+    let mut interfaces: Vec<FoundInterface> = wan.into_iter().collect();
+    interfaces.extend(after_devices(network, &rest, interfaces.len(), &mut names));
+    let inside = rest
+        .iter()
+        .filter(|(_, candidate)| !leads_out(network, candidate));
+    Discovery {
+        interfaces,
+        subnets: subnets(inside),
+        left_out,
+    }
+}
+
+impl Discovery {
+    /// Whether there is nothing to count.
+    pub fn is_empty(&self) -> bool {
+        self.interfaces.is_empty()
+    }
+
+    /// The interface of the way out; `None` without a default route.
+    pub fn wan(&self) -> Option<&FoundInterface> {
+        let first = self.interfaces.first();
+        first.filter(|interface| interface.name == WAN)
+    }
+
+    /// The configuration that [`Discovery::text`] is. There are no problems in it, or this module is wrong.
+    pub fn config(&self) -> Result<Config, Vec<Problem>> {
+        parse(&self.text(), Format::Toml)
+    }
+}
+
+/// Devices that are switched on, no port of another and, unless a default route leads there, have an address that
+/// means something to others.
+fn candidates<'n>(
+    network: &'n Network,
+    left_out: &mut Vec<(String, String)>,
+) -> Vec<Candidate<'n>> {
+    let mut links: Vec<&Link> = network.links.iter().filter(|link| !link.loopback).collect();
+    links.sort_by_key(|link| link.index);
+    let mut found = Vec::new();
+    for link in links {
+        match candidate(network, link) {
+            Ok(candidate) => found.push(candidate),
+            Err(reason) => left_out.push((printable(&link.name), reason)),
+        }
+    }
+    found
+}
+
+fn candidate<'n>(network: &'n Network, link: &'n Link) -> Result<Candidate<'n>, String> {
+    if let Some(kind) = link.port_kind.as_deref().filter(|kind| *kind != VRF) {
+        let master = network
+            .links
+            .iter()
+            .find(|other| Some(other.index) == link.master);
+        return Err(match master {
+            Some(master) => format!("is a port of {}", printable(&master.name)),
+            None => format!("is a port of a {}", printable(kind)),
+        });
+    }
+    if !link.up {
+        return Err("is down".to_owned());
+    }
+    let of_device = |address: &&Address| address.device == link.index && !is_local(address);
+    let addresses: Vec<&Address> = network.addresses.iter().filter(of_device).collect();
+    let is_routed =
+        (network.default_routes.iter()).any(|route| route.devices.contains(&link.index));
+    if addresses.is_empty() && !is_routed {
+        return Err("has no address".to_owned());
+    }
+    match DeviceName::new(&link.name) {
+        Ok(device) => Ok(Candidate {
+            link,
+            device,
+            addresses,
+        }),
+        Err(_) => Err("has a name that no configuration can hold".to_owned()),
+    }
+}
+
+/// Whether an address says nothing about which packets pass: everyone has such ones.
+fn is_local(address: &Address) -> bool {
+    address.host_only
+        || match address.address {
+            IpAddr::V4(own) => own.is_link_local() || own.is_loopback(),
+            IpAddr::V6(own) => own.is_unicast_link_local() || own.is_loopback(),
+        }
+}
+
+/// The indexes of the devices that are the way out, IPv4's first.
+fn uplinks(network: &Network, candidates: &[Candidate<'_>]) -> Vec<u32> {
+    let mut found: Vec<&Candidate<'_>> = Vec::new();
+    for v6 in [false, true] {
+        let routes = network
+            .default_routes
+            .iter()
+            .filter(|route| route.v6 == v6 && !route.devices.is_empty());
+        let lowest = routes.clone().map(|route| route.metric).min();
+        let best = routes.filter(|route| Some(route.metric) == lowest);
+        for device in best.flat_map(|route| &route.devices) {
+            let candidate = candidates.iter().find(|known| known.link.index == *device);
+            found.extend(candidate);
+        }
+    }
+    if found.iter().any(|candidate| !candidate.is_tunnel()) {
+        found.retain(|candidate| !candidate.is_tunnel());
+    }
+    let mut indexes = Vec::new();
+    for candidate in found {
+        if !indexes.contains(&candidate.link.index) {
+            indexes.push(candidate.link.index);
+        }
+    }
+    indexes
+}
+
+fn wan(candidates: &[Candidate<'_>], uplinks: &[u32], names: &mut Names) -> Option<FoundInterface> {
+    let device = |index: &u32| {
+        let found = candidates.iter().find(|known| known.link.index == *index);
+        found.map(|candidate| candidate.device.clone())
+    };
+    let devices: Vec<DeviceName> = uplinks.iter().filter_map(device).collect();
+    if devices.is_empty() {
+        return None;
+    }
+    let remark = match devices.len() {
+        1 => "The way out: the default route's device.",
+        _ => "The ways out: the devices of the default routes, counted together.",
+    };
+    Some(FoundInterface {
+        name: names.take(WAN),
+        devices,
+        remarks: vec![remark.to_owned()],
+    })
+}
+
+/// An interface for each, or where these would be too many together with those `before`, one for all beyond.
+fn after_devices(
+    network: &Network,
+    named: &[(String, &Candidate<'_>)],
+    before: usize,
+    names: &mut Names,
+) -> Vec<FoundInterface> {
+    let room = INTERFACES_MAX - before;
+    let alone = if named.len() > room {
+        room - 1
+    } else {
+        named.len()
+    };
+    let (alone, beyond) = named.split_at(alone);
+    let of_one = |(name, candidate): &(String, &Candidate<'_>)| FoundInterface {
+        name: name.clone(),
+        devices: vec![candidate.device.clone()],
+        remarks: remarks(network, candidate),
+    };
+    let mut interfaces: Vec<FoundInterface> = alone.iter().map(of_one).collect();
+    if !beyond.is_empty() {
+        let remark = format!("All others together: there are at most {INTERFACES_MAX} interfaces.");
+        let devices = beyond.iter().map(|(_, candidate)| candidate.device.clone());
+        interfaces.push(FoundInterface {
+            name: names.take(OTHERS),
+            devices: devices.collect(),
+            remarks: vec![remark],
+        });
+    }
+    interfaces
+}
+
+fn remarks(network: &Network, candidate: &Candidate<'_>) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if candidate.link.kind.as_deref() == Some("bridge") {
+        remarks.push("A bridge: what its ports carry is counted here.".to_owned());
+    }
+    if leads_out(network, candidate) {
+        let remark = if candidate.is_tunnel() {
+            "A tunnel that a default route leads through; what it carries leaves by wan once more."
+        } else {
+            "Another way out, by a default route of higher metric."
+        };
+        remarks.push(remark.to_owned());
+    }
+    remarks
+}
+
+/// Whether any default route leads there: then its neighbours are not inside.
+fn leads_out(network: &Network, candidate: &Candidate<'_>) -> bool {
+    let index = &candidate.link.index;
+    let mut routes = network.default_routes.iter();
+    routes.any(|route| route.devices.contains(index))
+}
+
+/// A subnet for each device that has neighbours; a prefix belongs to the first device that has it.
+fn subnets<'c, 'n: 'c>(
+    inside: impl Iterator<Item = &'c (String, &'c Candidate<'n>)>,
+) -> Vec<FoundSubnet> {
+    let mut found: Vec<FoundSubnet> = Vec::new();
+    for (name, candidate) in inside {
+        let connected: Vec<(IpNet, bool)> = candidate
+            .addresses
+            .iter()
+            .flat_map(|address| {
+                let usable = address.connected().into_iter().filter(is_subnet);
+                usable.map(|prefix| (prefix, address.permanent))
+            })
+            .collect();
+        let mut prefixes = union(connected.iter().map(|(prefix, _)| *prefix).collect());
+        prefixes.retain(|prefix| {
+            let first = (found.iter_mut()).find(|subnet| subnet.prefixes.contains(prefix));
+            first
+                .map(|first| first.also_on(prefix, candidate))
+                .is_none()
+        });
+        let fleeting = prefixes
+            .iter()
+            .filter(|prefix| !connected.contains(&(**prefix, true)));
+        let remarks = fleeting.map(|prefix| {
+            format!("{prefix} has a lifetime: when another follows it, this is to be changed.")
+        });
+        if !prefixes.is_empty() {
+            found.push(FoundSubnet {
+                name: name.clone(),
+                remarks: remarks.collect(),
+                prefixes,
+            });
+        }
+    }
+    found
+}
+
+impl FoundSubnet {
+    fn also_on(&mut self, prefix: &IpNet, candidate: &Candidate<'_>) {
+        let device = &candidate.device;
+        self.remarks
+            .push(format!("{prefix} is on {device} too, and is counted here."));
+    }
+}
+
+/// Whether the configuration takes a prefix that is not everything and not of one link only.
+fn is_subnet(prefix: &IpNet) -> bool {
+    let is_local = match prefix.addr() {
+        IpAddr::V4(address) => address.is_link_local() || address.is_loopback(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    prefix.prefix_len() > 0 && !is_local && prefix::prefix(&prefix.to_string()).is_ok()
+}
+
+/// The names given so far.
+#[derive(Default)]
+struct Names(BTreeSet<String>);
+
+impl Names {
+    /// A name like `wanted` that no other has: other characters than a name's become `_`, a name that then does not
+    /// begin with a letter gets `dev_` before it, and one that is taken a number behind it.
+    fn take(&mut self, wanted: &str) -> String {
+        let shaped: String = (wanted.chars())
+            .map(|c| match c.to_ascii_lowercase() {
+                c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
+                _ => '_',
+            })
+            .collect();
+        let shaped = match shaped.chars().next() {
+            Some(first) if first.is_ascii_lowercase() => shaped,
+            _ => format!("dev_{shaped}"),
+        };
+        let numbered = (2..).map(|number| format!("{shaped}_{number}"));
+        let mut free = std::iter::once(shaped.clone())
+            .chain(numbered)
+            .filter(|name| !self.0.contains(name));
+        let name = free.next().unwrap_or(shaped);
+        self.0.insert(name.clone());
+        name
+    }
+}
