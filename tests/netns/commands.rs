@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use flowctl::lab::Namespace;
 use flowctl::report::StateWord;
 
-use crate::support::{Bench, lab, namespace, run_in};
+use crate::support::{Bench, by, lab, namespace, run_in, said};
 
 const CONFIG: &str = r#"
 [interfaces.wan]
@@ -44,10 +44,6 @@ fn run_then_remove_leaves_the_ruleset_as_it_was() {
     );
     assert_eq!(bench.flowctl(&["remove"]).status.code(), Some(0));
     assert_eq!(bench.nft(&["list", "ruleset"]), before);
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[test]
@@ -114,11 +110,10 @@ fn without_privilege_it_says_which_one_is_missing() {
 
 /// The same command without any capability, which root too may lack.
 fn unprivileged(namespace: &Namespace, command: Command) -> Output {
-    let mut dropped = Command::new("setpriv");
-    dropped
-        .args(["--bounding-set=-all", "--inh-caps=-all", "--"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    let dropped = by(
+        &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"],
+        &command,
+    );
     run_in(namespace, dropped)
 }
 

@@ -10,9 +10,13 @@
 )]
 
 mod commands;
+mod crowd;
 mod damage;
 mod demo;
+mod devices;
+mod disk;
 mod exact;
+mod full;
 mod interrupted;
 mod listing;
 mod naive;

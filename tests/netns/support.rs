@@ -55,16 +55,24 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 pub struct Bench<'a> {
     pub namespace: &'a Namespace,
     directory: tempfile::TempDir,
+    state_dir: PathBuf,
 }
 
 impl<'a> Bench<'a> {
     pub fn new(namespace: &'a Namespace, config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         let bench = Bench {
             namespace,
-            directory: tempfile::tempdir().unwrap(),
+            state_dir: directory.path().join("state"),
+            directory,
         };
         bench.configure(config);
         bench
+    }
+
+    /// The same with its state elsewhere.
+    pub fn with_state(self, state_dir: PathBuf) -> Self {
+        Bench { state_dir, ..self }
     }
 
     /// Writes the configuration; `[control]` is added.
@@ -82,7 +90,7 @@ impl<'a> Bench<'a> {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.path().join("state")
+        self.state_dir.clone()
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -108,7 +116,11 @@ impl<'a> Bench<'a> {
 
     /// Starts a daemon and waits until it answers.
     pub fn start(&self) -> Daemon<'_> {
-        let mut command = self.command(&["run"]);
+        self.start_as(self.command(&["run"]))
+    }
+
+    /// The same by a command of the caller's, which runs the daemon with less than it usually has.
+    pub fn start_as(&self, mut command: Command) -> Daemon<'_> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -166,6 +178,21 @@ pub fn nft_in(namespace: &Namespace, arguments: &[&str]) -> String {
         "nft {arguments:?}: {said}"
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// `command` begun by another program, such as setpriv.
+pub fn by(program: &[&str], command: &Command) -> Command {
+    let mut begun = Command::new(program[0]);
+    begun
+        .args(&program[1..])
+        .arg(command.get_program())
+        .args(command.get_args());
+    begun
+}
+
+/// All that a command said.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// Runs a command in a namespace to its end.
