@@ -69,7 +69,10 @@ impl Crowd {
     /// How many connections there were.
     fn disperse(self) -> u64 {
         self.over.store(true, Ordering::Relaxed);
-        let counts = self.threads.into_iter().map(|thread| thread.join().unwrap());
+        let counts = self
+            .threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap());
         counts.sum()
     }
 }
@@ -131,7 +134,10 @@ fn hundreds_of_hostile_clients_delay_no_tick_and_no_answer() {
     let lasted = clock::uptime().since(begun);
     let connections = crowd.disperse();
     assert!(connections > 1000, "{connections} connections only");
-    assert!(slowest < Duration::from_secs(1), "an answer took {slowest:?}");
+    assert!(
+        slowest < Duration::from_secs(1),
+        "an answer took {slowest:?}"
+    );
     assert_eq!(after.tick.missed, calm.tick.missed, "ticks were missed");
     let ticks = after.tick.sequence - before.tick.sequence;
     let due = lasted.as_millis() / TICK.as_millis();

@@ -16,7 +16,8 @@ impl Disk {
     /// An empty one that holds so many bytes.
     pub fn new(kibibytes: u32) -> Disk {
         let place = tempfile::tempdir().unwrap();
-        let script = "mount -t tmpfs -o size=\"$1\"k,mode=0755 tmpfs \"$2\" && echo made && read -r end";
+        let script =
+            "mount -t tmpfs -o size=\"$1\"k,mode=0755 tmpfs \"$2\" && echo made && read -r end";
         let mut holder = Command::new("unshare")
             .args(["--mount", "sh", "-c", script, "disk"])
             .arg(kibibytes.to_string())

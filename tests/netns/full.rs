@@ -6,9 +6,9 @@ use std::time::Duration;
 use flowctl::event::{Event, Record};
 use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
 use flowctl::report::{Health, Report};
+use flowctl::sink::ask::ask;
 use flowctl::sink::state::{self, Saved};
 use flowctl::units::BitRate;
-use rustix::process::Signal;
 
 use crate::disk::Disk;
 use crate::support::{Bench, Daemon, eventually, lab, said};
@@ -63,10 +63,15 @@ fn trouble<'a>(report: &'a Report, code: &str) -> Option<&'a Health> {
     report.health.iter().find(|entry| entry.code == code)
 }
 
+/// Has the daemon log something.
+fn reload(daemon: &Daemon<'_>) {
+    ask(&daemon.bench.socket(), "reload").unwrap();
+}
+
 /// Has the daemon log something until it says that it can, or cannot.
 fn log_until(daemon: &Daemon<'_>, fails: bool) -> Report {
     eventually("the log's state is told", || {
-        daemon.signal(Signal::HUP);
+        (0..8).for_each(|_| reload(daemon));
         let report = daemon.settle();
         (trouble(&report, "log_write_failed").is_some() == fails).then_some(report)
     })
@@ -74,7 +79,11 @@ fn log_until(daemon: &Daemon<'_>, fails: bool) -> Report {
 
 /// All lines of the log and of its rotated files, oldest first; those that are no records as `None`.
 fn lines(bench: &Bench<'_>) -> Vec<Option<Record>> {
-    let names = ["drilldowns.jsonl.2", "drilldowns.jsonl.1", "drilldowns.jsonl"];
+    let names = [
+        "drilldowns.jsonl.2",
+        "drilldowns.jsonl.1",
+        "drilldowns.jsonl",
+    ];
     let texts = names.map(|name| std::fs::read(bench.state_dir().join(name)).unwrap_or_default());
     let lines = texts.iter().flat_map(|text| text.split(|b| *b == b'\n'));
     lines
@@ -148,7 +157,10 @@ fn a_daemon_killed_on_a_full_disk_comes_back_on_it_with_all_it_counted() {
     let old = saved(&bench);
     daemon.kill();
     let half = bench.state_dir().join("totals.json.new");
-    assert!(half.exists(), "what was begun does not take the file's place");
+    assert!(
+        half.exists(),
+        "what was begun does not take the file's place"
+    );
     let daemon = bench.start();
     assert!(bytes(&daemon.settle()) > held, "the table still counts");
     assert_eq!(saved(&bench), old, "nothing half-written took its place");
@@ -173,7 +185,7 @@ fn a_log_that_rotates_on_a_full_disk_stays_readable_and_goes_on() {
     let daemon = bench.start();
     let fill_up = |rotations: &str| {
         eventually(&format!("the log is rotated to {rotations}"), || {
-            daemon.signal(Signal::HUP);
+            reload(&daemon);
             bench
                 .state_dir()
                 .join(format!("drilldowns.jsonl.{rotations}"))
@@ -185,12 +197,12 @@ fn a_log_that_rotates_on_a_full_disk_stays_readable_and_goes_on() {
     let before = lines(&bench).len();
     disk.fill();
     log_until(&daemon, true);
-    for _ in 0..60 {
-        daemon.signal(Signal::HUP);
-        crate::support::pause(Duration::from_millis(5));
-    }
+    (0..60).for_each(|_| reload(&daemon));
     daemon.settle();
-    assert!(lines(&bench).len() >= before, "a full disk costs no old record");
+    assert!(
+        lines(&bench).len() >= before,
+        "a full disk costs no old record"
+    );
     let log = bench.flowctl(&["log"]);
     assert_eq!(log.status.code(), Some(0), "{}", said(&log));
     disk.free();

@@ -17,12 +17,15 @@ mod devices;
 mod disk;
 mod exact;
 mod full;
+mod instances;
 mod interrupted;
 mod listing;
+mod memory;
 mod naive;
 mod paths;
 mod random;
 mod reinstall;
+mod reload;
 
 mod support;
 mod truth;
