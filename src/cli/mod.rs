@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::Config;
 use crate::units::CounterName;
 
+pub mod announce;
 pub mod check;
 pub mod columns;
 pub mod configuration;

@@ -106,6 +106,10 @@ fn without_privilege_it_says_which_one_is_missing() {
     }
     assert_eq!(bench.nft(&["list", "ruleset"]), "");
     assert!(!bench.state_dir().exists(), "nothing is left behind");
+    let daemon = bench.start();
+    let output = unprivileged(&namespace, bench.command(&["remove"]));
+    assert_eq!(output.status.code(), Some(77));
+    daemon.settle();
 }
 
 /// The same command without any capability, which root too may lack.
@@ -173,6 +177,19 @@ fn what_comes_from_a_file_reaches_the_terminal_without_control_characters() {
         .find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
     assert_eq!(raw, None, "{printed:?}");
     assert!(printed.contains("2 problems"), "{printed}");
+    for arguments in [
+        ["log", "--state-dir", "/a\x1b[31m\n"],
+        ["status", "--socket", "/a\u{202e}\u{9b}31m"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
+        command.args(arguments);
+        let printed = said(&run_in(&namespace, command));
+        let line = printed.strip_suffix('\n').unwrap();
+        assert!(
+            !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+            "{printed:?}"
+        );
+    }
 }
 
 #[test]

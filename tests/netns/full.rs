@@ -215,3 +215,37 @@ fn a_log_that_rotates_on_a_full_disk_stays_readable_and_goes_on() {
     let last = lines.last().unwrap().as_ref().unwrap();
     assert!(matches!(last.event, Event::Stopped { .. }), "{last:?}");
 }
+
+#[test]
+fn a_reader_of_standard_error_that_stalls_holds_up_neither_log_nor_totals_nor_the_end() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let subnets = |upto: usize| {
+        let subnet = |n: usize| format!("a_subnet_with_a_long_name_{n} = [\"10.9.{n}.0/24\"]\n");
+        let text = CONFIG.replace("[log]\nmax_size = \"4KiB\"\nkeep = 2\n", "");
+        text + &(0..upto).map(subnet).collect::<String>()
+    };
+    let bench = Bench::new(&lab.router, &subnets(0));
+    let daemon = bench.start();
+    // Some 3 KiB in words each, far more than a pipe holds.
+    for number in 0..60 {
+        bench.configure(&subnets(if number % 2 == 0 { 50 } else { 0 }));
+        reload(&daemon);
+        eventually("the change is in the log", || {
+            let told = bench.records().into_iter();
+            let told = told.filter(|record| matches!(record.event, Event::Config { .. }));
+            (told.count() == number + 1).then_some(())
+        });
+    }
+    let upload = upload(&lab);
+    daemon.settle();
+    upload.stop();
+    let sent = upload.finish().unwrap().up.sent.bytes;
+    eventually("the totals are saved", || {
+        (saved_bytes(&bench) == sent).then_some(())
+    });
+    daemon.stop_unheard();
+    let last = bench.records().pop().unwrap();
+    assert!(matches!(last.event, Event::Stopped { .. }), "{last:?}");
+}

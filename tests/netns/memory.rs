@@ -146,7 +146,7 @@ fn a_state_directory_that_cannot_be_used_is_said_before_anything_is_installed() 
 
     // A root that may not read and write everything, as under a service manager.
     fs::create_dir(bench.state_dir()).unwrap();
-    fs::set_permissions(bench.state_dir(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(bench.state_dir(), fs::Permissions::from_mode(0o000)).unwrap();
     let bounded = "--bounding-set=-dac_override,-dac_read_search";
     let run = by(&["setpriv", bounded, "--"], &bench.command(&["run"]));
     assert_refused(&bench, &run_in(&namespace, run), &bench.state_dir());

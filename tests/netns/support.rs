@@ -267,6 +267,14 @@ impl Daemon<'_> {
         })
     }
 
+    /// SIGTERM; whoever reads its standard error does not read on.
+    pub fn stop_unheard(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        let status = eventually("the daemon ends", || child.try_wait().unwrap());
+        assert!(status.success());
+    }
+
     /// SIGTERM; returns what it said on standard error.
     pub fn stop(mut self) -> String {
         self.signal(rustix::process::Signal::TERM);
