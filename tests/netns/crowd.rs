@@ -128,6 +128,8 @@ fn hundreds_of_hostile_clients_delay_no_tick_and_no_answer() {
         let seen = report(&bench.socket());
         slowest = slowest.max(clock::uptime().since(asked));
         assert_eq!(seen.counters.len(), 2 * SUBNETS + 2);
+        let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+        assert!(open.count() < 100, "connections are limited");
         pause(Duration::from_millis(50));
     }
     let after = report(&bench.socket());
@@ -147,8 +149,6 @@ fn hundreds_of_hostile_clients_delay_no_tick_and_no_answer() {
     );
     let grown = after.cost.rss_bytes.saturating_sub(calm.cost.rss_bytes);
     assert!(grown < MEMORY_GROWTH_MAX, "{grown} bytes more than before");
-    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
-    assert!(open.count() < 100, "connections are limited");
     daemon.stop();
 }
 

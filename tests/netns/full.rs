@@ -98,7 +98,9 @@ fn a_full_disk_stops_no_counting_and_is_said_with_its_remedy_until_there_is_spac
         return;
     };
     let disk = Disk::new(64);
-    let bench = Bench::new(&lab.router, CONFIG).with_state(disk.path());
+    // Longer than a page of the disk, so that the last record before it is full is torn.
+    let config = CONFIG.replace("4KiB", "1MiB");
+    let bench = Bench::new(&lab.router, &config).with_state(disk.path());
     let daemon = bench.start();
     let upload = upload(&lab);
     let before = daemon.settle();
@@ -109,7 +111,9 @@ fn a_full_disk_stops_no_counting_and_is_said_with_its_remedy_until_there_is_spac
     assert_eq!(full.tick.missed, 0);
     for code in ["totals_write_failed", "log_write_failed"] {
         let entry = trouble(&full, code).unwrap();
-        assert!(entry.message.contains("No space left"), "{entry:?}");
+        let causes = ["No space left", "is the disk full?"];
+        let named = |cause: &str| entry.message.contains(cause);
+        assert!(causes.into_iter().any(named), "{entry:?}");
         assert!(entry.fix.contains("free space"), "{entry:?}");
         for command in ["status", "doctor"] {
             let text = said(&bench.flowctl(&[command]));
@@ -126,10 +130,12 @@ fn a_full_disk_stops_no_counting_and_is_said_with_its_remedy_until_there_is_spac
     assert!(bytes(&free) > held, "totals never fell");
     assert!(saved_bytes(&bench) > held);
     log_until(&daemon, false);
-    let last = lines(&bench).pop().unwrap().unwrap();
+    let lines = lines(&bench);
+    assert!(lines.iter().filter(|line| line.is_none()).count() <= 1);
+    let ended = |record: &Record| matches!(&record.event, Event::Health { code, active: false, .. } if code == "totals_write_failed");
     assert!(
-        matches!(last.event, Event::Config { .. } | Event::Health { .. }),
-        "{last:?}"
+        lines.iter().flatten().any(ended),
+        "the first record after it is whole: {lines:?}"
     );
     assert_eq!(bench.flowctl(&["status", "--check"]).status.code(), Some(0));
     upload.stop();

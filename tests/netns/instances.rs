@@ -1,11 +1,11 @@
 //! Two daemons at once: in one network namespace the second is turned away and the first is not disturbed, however
 //! little they share; in two namespaces both work.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use flowctl::lab::Namespace;
 
-use crate::support::{Bench, Daemon, eventually, namespace, said};
+use crate::support::{Bench, Daemon, by, eventually, namespace, run_in, said};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -35,7 +35,7 @@ fn a_second_daemon_is_turned_away_whatever_it_shares() {
     let renamed = Bench::new(&namespace, &format!("{CONFIG}[table]\nname = \"other\"\n"));
     let same_state = Bench::new(&namespace, CONFIG).with_state(first.state_dir());
     for bench in [&apart, &renamed, &same_state, &first] {
-        let output = bench.flowctl(&["run"]);
+        let output = attempt(bench, &["run"]);
         let text = said(&output);
         assert_eq!(output.status.code(), Some(75), "{text}");
         assert!(text.contains(&format!("process {}", before.0)), "{text}");
@@ -62,7 +62,7 @@ fn in_another_namespace_only_the_socket_is_in_the_way() {
     let before = state(&daemon);
     let socket = first.socket();
     let second = Bench::new(&there, CONFIG);
-    let output = second.flowctl(&["run", "--socket", socket.to_str().unwrap()]);
+    let output = attempt(&second, &["run", "--socket", socket.to_str().unwrap()]);
     let text = said(&output);
     assert_eq!(output.status.code(), Some(75), "{text}");
     assert!(text.contains(&*socket.to_string_lossy()), "{text}");
@@ -71,6 +71,12 @@ fn in_another_namespace_only_the_socket_is_in_the_way() {
     assert_ne!(other.settle().pid, before.0);
     other.stop();
     assert_eq!(state(&daemon), before);
+}
+
+/// What `flowctl run` comes to. Where it is not turned away it runs, but not for ever.
+fn attempt(bench: &Bench<'_>, arguments: &[&str]) -> Output {
+    let run = by(&["timeout", "10"], &bench.command(arguments));
+    run_in(bench.namespace, run)
 }
 
 fn race(namespace: &Namespace, bench: &Bench<'_>) -> Child {
