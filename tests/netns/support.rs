@@ -78,7 +78,10 @@ impl<'a> Bench<'a> {
     /// Writes the configuration; `[control]` is added.
     pub fn configure(&self, config: &str) {
         let text = format!("{config}\n[control]\nsocket = {:?}\n", self.socket());
-        std::fs::write(self.config(), text).unwrap();
+        // At once, as a daemon may be about to read it: the beginning of a file is a configuration too.
+        let new = self.path().join("new.toml");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.config()).unwrap();
     }
 
     pub fn path(&self) -> &Path {
