@@ -79,13 +79,24 @@ fn attempt(bench: &Bench<'_>, arguments: &[&str]) -> Output {
     run_in(bench.namespace, run)
 }
 
-fn race(namespace: &Namespace, bench: &Bench<'_>) -> Child {
+/// Killed when dropped.
+struct Racer(Child);
+
+impl Drop for Racer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn race(namespace: &Namespace, bench: &Bench<'_>) -> Racer {
     let mut command: Command = bench.command(&["run"]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    namespace.run(|| command.spawn()).unwrap().unwrap()
+    Racer(namespace.run(|| command.spawn()).unwrap().unwrap())
 }
 
 #[test]
@@ -95,11 +106,11 @@ fn of_many_started_at_once_one_runs() {
     };
     let benches: Vec<Bench<'_>> = (0..6).map(|_| Bench::new(&namespace, CONFIG)).collect();
     for _ in 0..3 {
-        let mut racers: Vec<Child> = benches.iter().map(|b| race(&namespace, b)).collect();
+        let mut racers: Vec<Racer> = benches.iter().map(|b| race(&namespace, b)).collect();
         let winner = eventually("all but one have ended", || {
             let mut running = Vec::new();
             for (number, racer) in racers.iter_mut().enumerate() {
-                match racer.try_wait().unwrap() {
+                match racer.0.try_wait().unwrap() {
                     Some(status) => assert_eq!(status.code(), Some(75)),
                     None => running.push(number),
                 }
@@ -112,7 +123,6 @@ fn of_many_started_at_once_one_runs() {
             status.status.success().then_some(())
         });
         // Killed, it leaves no lock behind for the next round.
-        racers[winner].kill().unwrap();
-        racers[winner].wait().unwrap();
+        drop(racers);
     }
 }

@@ -159,7 +159,10 @@ impl<'a> Bench<'a> {
     pub fn records(&self) -> Vec<Record> {
         let text =
             std::fs::read_to_string(self.state_dir().join("drilldowns.jsonl")).unwrap_or_default();
-        text.lines()
+        // The last line may be just being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
