@@ -105,6 +105,16 @@ fn without_a_daemon_status_says_so_and_exits_with_3() {
 }
 
 #[test]
+fn a_daemon_that_does_not_answer_is_not_reachable_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let check = output(&["status", "--check", "--socket", socket.to_str().unwrap()]);
+    assert_eq!(check.status.code(), Some(3), "{}", text(&check.stderr));
+}
+
+#[test]
 fn the_log_is_shown_filtered_raw_or_in_words() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("drilldowns.jsonl"), RECORDS).unwrap();

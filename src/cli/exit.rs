@@ -11,7 +11,7 @@ pub enum ExitCode {
     Warning,
     /// `status --check`: a threshold fires.
     Firing,
-    /// The daemon does not run, or may not be asked by this user.
+    /// The daemon does not run, does not answer, or may not be asked by this user.
     NotReachable,
     /// The command line is not understood.
     Usage,

@@ -10,6 +10,7 @@ use jiff::{Span, Timestamp, ZonedDateTime};
 
 use super::LogArgs;
 use super::exit::ExitCode;
+use super::format::counted;
 use super::log_text::render;
 use super::output::{self, Output, OutputError};
 use super::style::Style;
@@ -106,10 +107,8 @@ pub fn run(args: &LogArgs, path: &Path, style: &Style) -> ExitCode {
     };
     let result = print_all(&mut reader, args, style);
     if reader.malformed() > 0 {
-        let malformed = reader.malformed();
-        output::complain(format!(
-            "{malformed} lines of the log are no records; skipped"
-        ));
+        let lines = counted(reader.malformed(), "line");
+        output::complain(format!("skipped {lines} of the log: no records"));
     }
     match result {
         Ok(()) => ExitCode::Ok,

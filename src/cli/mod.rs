@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config::source::Source;
 use crate::units::CounterName;
 
+pub mod announce;
 pub mod check;
 pub mod columns;
 pub mod configuration;

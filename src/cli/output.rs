@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::exit::ExitCode;
+use super::format::foreign;
 
 /// Why no more can be printed.
 #[derive(Debug, thiserror::Error)]
@@ -95,10 +96,11 @@ pub fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Tells the user what went wrong, on standard error.
+/// Tells the user what went wrong, in one line on standard error. What the message quotes cannot steer the terminal.
 pub fn complain(message: impl Display) {
+    let message = message.to_string();
     // Nowhere is left to complain about a closed standard error.
-    let _ = writeln!(io::stderr(), "flowctl: {message}");
+    let _ = writeln!(io::stderr(), "flowctl: {}", foreign(&message));
 }
 
 /// Tells the user more than one line, as it is, on standard error.

@@ -5,8 +5,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::exit::ExitCode;
+use super::format::foreign;
 use super::{Options, configuration, output, run};
 use crate::daemon::{self, DaemonError, Removed};
+use crate::kernel::nftables::Nftables;
 use crate::sink::ask::{AskError, ask};
 
 /// How long a daemon may take to end: it gives its last verdicts first.
@@ -23,6 +25,10 @@ pub fn run(options: &Options) -> ExitCode {
     let table = config
         .as_ref()
         .map_or(DEFAULT_TABLE, |config| config.table.name.as_str());
+    // What could not be finished is not begun: without privilege, or with a foreign table, the daemon goes on.
+    if let Err(error) = Nftables::open().and_then(|mut nftables| nftables.own_table(table)) {
+        return run::complain(&DaemonError::Kernel(error));
+    }
     let stopped = match stop(&options.socket_path(config.as_ref())) {
         Ok(stopped) => stopped,
         Err(error) => {
@@ -78,7 +84,7 @@ fn render(removed: &Removed, state_dir: &Path, stopped: bool) -> String {
     }
     text.push_str(&format!(
         "totals and the log stay in {}\n",
-        state_dir.display()
+        foreign(&state_dir.to_string_lossy())
     ));
     text
 }

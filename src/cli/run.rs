@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::exit::ExitCode;
 use super::style::Style;
 use super::watch::Screen;
-use super::{Options, configuration, log_text, output, status};
+use super::{Options, announce, configuration, output, status};
 use crate::config::source::Sourced;
 use crate::daemon::{self, Announce, Daemon, DaemonError};
 use crate::report::Report;
@@ -25,11 +25,24 @@ pub fn run(options: &Options) -> ExitCode {
     };
     let socket = options.socket_path(Some(&config));
     let (reports, seen) = watch::channel(None);
+    let style = options.style();
     let live = output::is_terminal();
     if let Some(note) = note.as_ref().filter(|_| live) {
         // Elsewhere the record of the start says so, on standard error too.
         output::complain(note);
     }
+    let (announce, announcements) = if live {
+        (Box::new(|_: &_| {}) as Announce, None)
+    } else {
+        let style = Style::of_stderr(options.color, options.units.unwrap_or_default());
+        match announce::start(style, std::io::stderr()) {
+            Ok((announce, rest)) => (announce, Some(rest)),
+            Err(error) => {
+                output::complain(format_args!("cannot start a thread: {error}"));
+                return ExitCode::Failure;
+            }
+        }
+    };
     let started = Daemon::start(daemon::Options {
         config,
         source: Some(again),
@@ -37,21 +50,13 @@ pub fn run(options: &Options) -> ExitCode {
         state_dir: options.state_dir.clone(),
         socket,
         signals: true,
-        announce: if live {
-            Box::new(|_| {})
-        } else {
-            announce(Style::of_stderr(
-                options.color,
-                options.units.unwrap_or_default(),
-            ))
-        },
+        announce,
         reports,
     });
     let daemon = match started {
         Ok(daemon) => daemon,
         Err(error) => return complain(&error),
     };
-    let style = options.style();
     let drawing = live.then(|| {
         std::thread::Builder::new()
             .name("screen".into())
@@ -61,6 +66,9 @@ pub fn run(options: &Options) -> ExitCode {
     if let Some(Ok(thread)) = drawing {
         // A panic of the thread was already printed by the panic hook.
         let _ = thread.join();
+    }
+    if let Some(announcements) = announcements {
+        announcements.finish();
     }
     match ended {
         Ok(()) => ExitCode::Ok,
@@ -82,10 +90,6 @@ pub fn complain(error: &DaemonError) -> ExitCode {
         output::complain(error);
         ExitCode::Failure
     }
-}
-
-fn announce(style: Style) -> Announce {
-    Box::new(move |record| output::complain_at_length(&log_text::render(record, &style)))
 }
 
 /// Draws each report until the daemon ends.

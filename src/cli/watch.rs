@@ -37,11 +37,11 @@ impl StatusError {
         }
         output::complain(self);
         match self {
-            StatusError::Ask(error) if error.is_unreachable() => ExitCode::NotReachable,
-            StatusError::Ask(_)
-            | StatusError::Answer(_)
-            | StatusError::Watch(_)
-            | StatusError::Output(_) => ExitCode::Failure,
+            // Anything else would read as a warning of a daemon that is well enough to warn.
+            StatusError::Ask(_) => ExitCode::NotReachable,
+            StatusError::Answer(_) | StatusError::Watch(_) | StatusError::Output(_) => {
+                ExitCode::Failure
+            }
         }
     }
 }

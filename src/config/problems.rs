@@ -144,6 +144,8 @@ impl<'t> Problems<'t> {
     pub(super) fn into_sorted(mut self) -> Vec<Problem> {
         self.found
             .sort_by_key(|problem| (problem.line, problem.column));
+        // One unclosed bracket is told once for each level that it leaves open.
+        self.found.dedup();
         self.found
     }
 }

@@ -1,7 +1,7 @@
 //! The keys that stand alone: tick, `[table]`, `[drilldown]`, `[log]`, `[control]`, each with its default and
 //! its bounds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keyword::is_keyword;
@@ -19,6 +19,8 @@ const BEAT_BOUNDS: &str = "a duration from \"100ms\" to \"1h\"";
 
 /// Less would not hold one verdict.
 const LOG_SIZE_MIN: u64 = 4096;
+/// What the state directory holds beside the log; other names that begin so are for what replaces it.
+const TOTALS_FILE: &str = "totals.json";
 
 /// `sun_path` in sockaddr_un, without the final zero byte.
 const SOCKET_PATH_MAX: usize = 107;
@@ -164,7 +166,13 @@ pub(super) fn log(root: &mut Table<'_>, problems: &mut Problems<'_>) -> LogConfi
         keep: 4,
     };
     if let Some(mut section) = open(root, "log", problems) {
-        let path = section.read("path", problems, |node| file_path(node, REMEDY));
+        let path = section.read("path", problems, |node| match file_path(node, REMEDY)? {
+            path if is_taken(&path) => Err(Wrong::new(
+                "is where the totals are",
+                "choose another name, such as \"drilldowns.jsonl\"",
+            )),
+            path => Ok(path),
+        });
         config.path = path.or(config.path);
         let max_size = section.read("max_size", problems, |node| match size(node)? {
             small if small < LOG_SIZE_MIN => {
@@ -178,6 +186,12 @@ pub(super) fn log(root: &mut Table<'_>, problems: &mut Problems<'_>) -> LogConfi
         section.finish(problems);
     }
     config
+}
+
+/// Whether a file in the state directory has that name already, or may get it.
+fn is_taken(log: &Path) -> bool {
+    let name = log.strip_prefix(".").unwrap_or(log).to_string_lossy();
+    !name.contains('/') && name.starts_with(TOTALS_FILE)
 }
 
 /// `[control]`.
@@ -240,6 +254,11 @@ mod tests {
                 "is longer than max_duration (600s)",
             ),
             ("log.max_size = \"4095B\"", "is too small"),
+            ("log.path = \"totals.json\"", "is where the totals are"),
+            (
+                "log.path = \"./totals.json.new\"",
+                "is where the totals are",
+            ),
             ("log.keep = 1001", "is out of bounds"),
             ("log.path = \"\"", "names no file"),
             ("control.socket = \"a.sock\"", "is a relative path"),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -19,10 +20,13 @@ use crate::report::Report;
 /// After an accept failed for want of descriptors or memory, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Descriptors that are not for clients: the daemon's own sockets, its log, and what is open for a moment only.
+const OTHER_DESCRIPTORS: u64 = 32;
+
 /// What a client may take of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; one more closes the oldest.
+    /// Connections at once, fewer where the process may not have so many descriptors; one more closes the oldest.
     pub connections: usize,
     /// Length of a request, its newline included.
     pub request_bytes: usize,
@@ -80,12 +84,13 @@ pub async fn serve<M: From<ControlRequest> + Send + 'static>(
         own_uid: rustix::process::geteuid().as_raw(),
         rendered: Mutex::new(None),
     });
+    let connections = limits.connections.min(spare_descriptors()).max(1);
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 open.retain(|connection| !connection.is_finished());
-                while open.len() >= limits.connections.max(1) {
+                while open.len() >= connections {
                     if let Some(oldest) = open.pop_front() {
                         oldest.abort();
                     }
@@ -98,6 +103,13 @@ pub async fn serve<M: From<ControlRequest> + Send + 'static>(
         }
         // A crowd in the backlog must not push a client out before its request was even looked at.
         tokio::task::yield_now().await;
+    }
+}
+
+fn spare_descriptors() -> usize {
+    match getrlimit(Resource::Nofile).current {
+        Some(most) => most.saturating_sub(OTHER_DESCRIPTORS) as usize,
+        None => usize::MAX,
     }
 }
 

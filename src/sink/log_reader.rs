@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::io::Errno;
 
 use super::log::{LogError, failed, rotated};
 use crate::event::{Event, Record};
@@ -83,8 +84,7 @@ impl LogReader {
     pub fn open(path: &Path, filter: Filter) -> Result<LogReader, LogError> {
         let mut newer = newer_than(path, None)?;
         let Some(oldest) = newer.pop_front() else {
-            let absent = io::Error::from(io::ErrorKind::NotFound);
-            return Err(failed("open", path)(absent));
+            return Err(failed("open", path)(Errno::NOENT.into()));
         };
         Ok(LogReader {
             path: path.to_owned(),

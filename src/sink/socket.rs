@@ -32,7 +32,7 @@ pub enum ControlError {
         path: PathBuf,
     },
     /// The kernel refused.
-    #[error("{path}: cannot {operation}: {source}")]
+    #[error("{path}: cannot {operation}: {source}; name another path with --socket")]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -70,6 +70,8 @@ pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlError> {
             source,
         }
     };
+    // A socket may be moved to a longer name, where nobody could connect to it.
+    SocketAddrUnix::new(path).map_err(|error| failed("use it")(error.into()))?;
     if let Some(parent) = path.parent() {
         DirBuilder::new()
             .recursive(true)
@@ -183,6 +185,14 @@ mod tests {
         assert!(path.exists(), "the first one's file removes its own only");
         drop(second_file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_that_no_client_could_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = bind(&directory.path().join("s".repeat(120))).unwrap_err();
+        assert!(error.to_string().contains("File name too long"), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

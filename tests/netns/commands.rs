@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use flowctl::lab::Namespace;
 use flowctl::report::StateWord;
 
-use crate::support::{Bench, lab, namespace, run_in};
+use crate::support::{Bench, by, lab, namespace, run_in, said};
 
 const CONFIG: &str = r#"
 [interfaces.wan]
@@ -44,10 +44,6 @@ fn run_then_remove_leaves_the_ruleset_as_it_was() {
     );
     assert_eq!(bench.flowctl(&["remove"]).status.code(), Some(0));
     assert_eq!(bench.nft(&["list", "ruleset"]), before);
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[test]
@@ -110,15 +106,18 @@ fn without_privilege_it_says_which_one_is_missing() {
     }
     assert_eq!(bench.nft(&["list", "ruleset"]), "");
     assert!(!bench.state_dir().exists(), "nothing is left behind");
+    let daemon = bench.start();
+    let output = unprivileged(&namespace, bench.command(&["remove"]));
+    assert_eq!(output.status.code(), Some(77));
+    daemon.settle();
 }
 
 /// The same command without any capability, which root too may lack.
 fn unprivileged(namespace: &Namespace, command: Command) -> Output {
-    let mut dropped = Command::new("setpriv");
-    dropped
-        .args(["--bounding-set=-all", "--inh-caps=-all", "--"])
-        .arg(command.get_program())
-        .args(command.get_args());
+    let dropped = by(
+        &["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"],
+        &command,
+    );
     run_in(namespace, dropped)
 }
 
@@ -178,6 +177,19 @@ fn what_comes_from_a_file_reaches_the_terminal_without_control_characters() {
         .find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
     assert_eq!(raw, None, "{printed:?}");
     assert!(printed.contains("2 problems"), "{printed}");
+    for arguments in [
+        ["log", "--state-dir", "/a\x1b[31m\n"],
+        ["status", "--socket", "/a\u{202e}\u{9b}31m"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
+        command.args(arguments);
+        let printed = said(&run_in(&namespace, command));
+        let line = printed.strip_suffix('\n').unwrap();
+        assert!(
+            !line.chars().any(|c| c.is_control() || c == '\u{202e}'),
+            "{printed:?}"
+        );
+    }
 }
 
 #[test]

@@ -11,17 +11,24 @@
 
 mod commands;
 mod continuity;
+mod crowd;
 mod damage;
 mod demo;
+mod devices;
 mod discover;
+mod disk;
 mod exact;
+mod full;
+mod instances;
 mod interrupted;
 mod listing;
+mod memory;
 mod naive;
 mod paths;
 mod protected;
 mod random;
 mod reinstall;
+mod reload;
 
 mod support;
 mod truth;

@@ -55,22 +55,33 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
 pub struct Bench<'a> {
     pub namespace: &'a Namespace,
     directory: tempfile::TempDir,
+    state_dir: PathBuf,
 }
 
 impl<'a> Bench<'a> {
     pub fn new(namespace: &'a Namespace, config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         let bench = Bench {
             namespace,
-            directory: tempfile::tempdir().unwrap(),
+            state_dir: directory.path().join("state"),
+            directory,
         };
         bench.configure(config);
         bench
     }
 
+    /// The same with its state elsewhere.
+    pub fn with_state(self, state_dir: PathBuf) -> Self {
+        Bench { state_dir, ..self }
+    }
+
     /// Writes the configuration; `[control]` is added.
     pub fn configure(&self, config: &str) {
         let text = format!("{config}\n[control]\nsocket = {:?}\n", self.socket());
-        std::fs::write(self.config(), text).unwrap();
+        // At once, as a daemon may be about to read it: the beginning of a file is a configuration too.
+        let new = self.path().join("new.toml");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.config()).unwrap();
     }
 
     pub fn path(&self) -> &Path {
@@ -82,7 +93,7 @@ impl<'a> Bench<'a> {
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.path().join("state")
+        self.state_dir.clone()
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -148,7 +159,10 @@ impl<'a> Bench<'a> {
     pub fn records(&self) -> Vec<Record> {
         let text =
             std::fs::read_to_string(self.state_dir().join("drilldowns.jsonl")).unwrap_or_default();
-        text.lines()
+        // The last line may be just being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
@@ -170,6 +184,21 @@ pub fn nft_in(namespace: &Namespace, arguments: &[&str]) -> String {
         "nft {arguments:?}: {said}"
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// `command` begun by another program, such as setpriv.
+pub fn by(program: &[&str], command: &Command) -> Command {
+    let mut begun = Command::new(program[0]);
+    begun
+        .args(&program[1..])
+        .arg(command.get_program())
+        .args(command.get_args());
+    begun
+}
+
+/// All that a command said.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// Runs a command in a namespace to its end.
@@ -242,6 +271,14 @@ impl Daemon<'_> {
                 .rev()
                 .find_map(|record| pick(record.event))
         })
+    }
+
+    /// SIGTERM; whoever reads its standard error does not read on.
+    pub fn stop_unheard(mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        let status = eventually("the daemon ends", || child.try_wait().unwrap());
+        assert!(status.success());
     }
 
     /// SIGTERM; returns what it said on standard error.
