@@ -169,7 +169,8 @@ fn a_table_repaired_after_a_device_was_made_anew_states_no_bound_that_it_cannot_
         return;
     };
     // No reading comes between: what the old device had moved meanwhile went with it.
-    let bench = Bench::new(&lab.router, &CONFIG.replace("100ms", "30s"));
+    let config = CONFIG.replace("\"100ms\"", "\"30s\"\ntable.protect = \"off\"");
+    let bench = Bench::new(&lab.router, &config);
     let daemon = bench.start();
     let up = stream(
         "up",

@@ -162,7 +162,7 @@ fn a_daemon_killed_on_a_full_disk_comes_back_on_it_with_all_it_counted() {
     let held = bytes(&full);
     let old = saved(&bench);
     daemon.kill();
-    let half = bench.state_dir().join("totals.json.new");
+    let half = bench.state_dir().join("totals-live.json.new");
     assert!(
         half.exists(),
         "what was begun does not take the file's place"

@@ -23,6 +23,9 @@ const BARE: [&str; 5] = [
     "counters.wide.from = [\"0.0.0.0/0\", \"::/0\"]\ncounters.wide.to = [\"255.255.255.255\", \"0.0.0.0\", \"ffff::/16\"]",
 ];
 
+/// nft loads a listing of a protected table too, but as its own, which goes when nft ends.
+const PLAIN: &str = "table.protect = \"off\"\n";
+
 fn rulesets() -> Vec<(PathBuf, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets");
     let files = std::fs::read_dir(directory).unwrap();
@@ -87,7 +90,7 @@ fn what_the_daemon_installs_lists_loads_again_and_is_what_plan_prints() {
     let Some(namespace) = namespace() else { return };
     let examples = rulesets().into_iter().map(|(_, text)| text);
     for config in examples.chain(BARE.map(str::to_owned)) {
-        let bench = Bench::new(&namespace, &config);
+        let bench = Bench::new(&namespace, &(PLAIN.to_owned() + &config));
         let daemon = bench.start();
         let installed = listed(&namespace);
         assert!(installed.starts_with("table inet flowctl {"), "{installed}");
@@ -109,10 +112,31 @@ fn what_the_daemon_installs_lists_loads_again_and_is_what_plan_prints() {
 }
 
 #[test]
+fn a_protected_table_lists_as_the_plain_one_does_and_loads_without_an_error() {
+    let Some(namespace) = namespace() else { return };
+    for (_, config) in rulesets() {
+        let bench = Bench::new(&namespace, &config);
+        let daemon = bench.start();
+        let owned = listed(&namespace);
+        assert!(owned.contains("flags owner"), "{owned}");
+        assert_eq!(reloaded(bench.path(), &owned), "");
+        daemon.stop();
+        bench.configure(&(PLAIN.to_owned() + &config));
+        assert_eq!(bench.flowctl(&["remove"]).status.code(), Some(0));
+        let daemon = bench.start();
+        let owner = [" # progname flowctl", "\tflags owner\n"];
+        let content = (owner.iter()).fold(owned, |text, word| text.replace(word, ""));
+        assert_same(&content, &listed(&namespace));
+        daemon.stop();
+        assert_eq!(bench.flowctl(&["remove"]).status.code(), Some(0));
+    }
+}
+
+#[test]
 fn a_text_of_plan_is_taken_over_as_it_is_by_the_daemon() {
     let Some(namespace) = namespace() else { return };
     let (_, config) = rulesets().remove(0);
-    let bench = Bench::new(&namespace, &config);
+    let bench = Bench::new(&namespace, &(PLAIN.to_owned() + &config));
     let planned = String::from_utf8(bench.flowctl(&["plan"]).stdout).unwrap();
     let file = bench.path().join("plan.nft");
     std::fs::write(&file, &planned).unwrap();
