@@ -12,6 +12,7 @@ use super::prefix::{self, union};
 use super::problem::printable;
 use super::{Config, Format, Problem, parse};
 use crate::kernel::addresses::Address;
+use crate::kernel::default_routes::DefaultRoute;
 use crate::kernel::links::Link;
 use crate::kernel::network::Network;
 use crate::units::DeviceName;
@@ -43,6 +44,8 @@ const VRF: &str = "vrf";
 /// What was found, as it goes into a configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Discovery {
+    /// Whether the first interface is the way out.
+    has_wan: bool,
     /// The way out first, then by the devices' indexes; at most 64.
     pub interfaces: Vec<FoundInterface>,
     /// By the devices' indexes.
@@ -73,7 +76,7 @@ pub struct FoundSubnet {
     pub remarks: Vec<String>,
 }
 
-/// A device that may carry packets, and what its interface and subnet are called unless it is the way out.
+/// A device that may carry packets, and its addresses that mean something to others.
 struct Candidate<'n> {
     link: &'n Link,
     device: DeviceName,
@@ -91,16 +94,21 @@ impl Candidate<'_> {
 ///
 /// The way out is the device of the default route with the lowest metric, of IPv4 and of IPv6; where several next
 /// hops share that route, or several routes that metric, all of their devices, since each of them carries a part of
-/// what leaves. A tunnel is the way out only where there is no other: what it carries would count twice.
+/// what leaves. Tunnels are passed over where a default route leads through anything else: what they carry leaves by
+/// that once more.
 pub fn discover(network: &Network) -> Discovery {
     let mut left_out = Vec::new();
     let candidates = candidates(network, &mut left_out);
     let uplinks = uplinks(network, &candidates);
     let mut names = Names::default();
-    let wan = wan(&candidates, &uplinks, &mut names);
+    let wan = wan(&uplinks, &mut names);
+    let has_wan = wan.is_some();
     let rest: Vec<(String, &Candidate<'_>)> = candidates
         .iter()
-        .filter(|candidate| !uplinks.contains(&candidate.link.index))
+        .filter(|candidate| {
+            let index = candidate.link.index;
+            !uplinks.iter().any(|uplink| uplink.link.index == index)
+        })
         .map(|candidate| (names.take(candidate.device.as_str()), candidate))
         .collect();
     let mut interfaces: Vec<FoundInterface> = wan.into_iter().collect();
@@ -109,6 +117,7 @@ pub fn discover(network: &Network) -> Discovery {
         .iter()
         .filter(|(_, candidate)| !leads_out(network, candidate));
     Discovery {
+        has_wan,
         interfaces,
         subnets: subnets(inside),
         left_out,
@@ -124,7 +133,7 @@ impl Discovery {
     /// The interface of the way out; `None` without a default route.
     pub fn wan(&self) -> Option<&FoundInterface> {
         let first = self.interfaces.first();
-        first.filter(|interface| interface.name == WAN)
+        first.filter(|_| self.has_wan)
     }
 
     /// The configuration that [`Discovery::text`] is. There are no problems in it, or this module is wrong.
@@ -191,49 +200,50 @@ fn is_local(address: &Address) -> bool {
         }
 }
 
-/// The indexes of the devices that are the way out, IPv4's first.
-fn uplinks(network: &Network, candidates: &[Candidate<'_>]) -> Vec<u32> {
+/// The devices that are the way out, IPv4's first, none twice.
+fn uplinks<'c, 'n>(network: &Network, candidates: &'c [Candidate<'n>]) -> Vec<&'c Candidate<'n>> {
+    let of_route = |route: &DefaultRoute| {
+        let known = |index| candidates.iter().find(|known| known.link.index == index);
+        let devices: Vec<&Candidate<'_>> =
+            route.devices.iter().copied().filter_map(known).collect();
+        (route.v6, route.metric, devices)
+    };
+    let mut routes: Vec<_> = network.default_routes.iter().map(of_route).collect();
+    let mut devices = routes.iter().flat_map(|(_, _, devices)| devices);
+    if devices.any(|candidate| !candidate.is_tunnel()) {
+        for (_, _, devices) in &mut routes {
+            devices.retain(|candidate| !candidate.is_tunnel());
+        }
+    }
+    routes.retain(|(_, _, devices)| !devices.is_empty());
     let mut found: Vec<&Candidate<'_>> = Vec::new();
-    for v6 in [false, true] {
-        let routes = network
-            .default_routes
-            .iter()
-            .filter(|route| route.v6 == v6 && !route.devices.is_empty());
-        let lowest = routes.clone().map(|route| route.metric).min();
-        let best = routes.filter(|route| Some(route.metric) == lowest);
-        for device in best.flat_map(|route| &route.devices) {
-            let candidate = candidates.iter().find(|known| known.link.index == *device);
-            found.extend(candidate);
+    for family in [false, true] {
+        let routes = routes.iter().filter(|(v6, ..)| *v6 == family);
+        let lowest = routes.clone().map(|(_, metric, _)| metric).min();
+        for (_, _, devices) in routes.filter(|(_, metric, _)| Some(metric) == lowest) {
+            for candidate in devices {
+                if !found
+                    .iter()
+                    .any(|known| known.link.index == candidate.link.index)
+                {
+                    found.push(candidate);
+                }
+            }
         }
     }
-    if found.iter().any(|candidate| !candidate.is_tunnel()) {
-        found.retain(|candidate| !candidate.is_tunnel());
-    }
-    let mut indexes = Vec::new();
-    for candidate in found {
-        if !indexes.contains(&candidate.link.index) {
-            indexes.push(candidate.link.index);
-        }
-    }
-    indexes
+    found
 }
 
-fn wan(candidates: &[Candidate<'_>], uplinks: &[u32], names: &mut Names) -> Option<FoundInterface> {
-    let device = |index: &u32| {
-        let found = candidates.iter().find(|known| known.link.index == *index);
-        found.map(|candidate| candidate.device.clone())
-    };
-    let devices: Vec<DeviceName> = uplinks.iter().filter_map(device).collect();
-    if devices.is_empty() {
-        return None;
-    }
-    let remark = match devices.len() {
+fn wan(uplinks: &[&Candidate<'_>], names: &mut Names) -> Option<FoundInterface> {
+    let remark = match uplinks.len() {
+        0 => return None,
         1 => "The way out: the default route's device.",
         _ => "The ways out: the devices of the default routes, counted together.",
     };
+    let devices = uplinks.iter().map(|candidate| candidate.device.clone());
     Some(FoundInterface {
         name: names.take(WAN),
-        devices,
+        devices: devices.collect(),
         remarks: vec![remark.to_owned()],
     })
 }
@@ -279,7 +289,7 @@ fn remarks(network: &Network, candidate: &Candidate<'_>) -> Vec<String> {
         let remark = if candidate.is_tunnel() {
             "A tunnel that a default route leads through; what it carries leaves by wan once more."
         } else {
-            "Another way out, by a default route of higher metric."
+            "Another way out, by a default route that is not the best."
         };
         remarks.push(remark.to_owned());
     }

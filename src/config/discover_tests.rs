@@ -204,6 +204,9 @@ fn without_a_default_route_there_is_no_wan_and_that_is_said() {
     assert!(found.wan().is_none());
     assert!(found.text().contains("There is no default route"));
     assert!(!home().found().text().contains("There is no default route"));
+    let so_called = Sketch::default().device("wan", "", &["10.0.0.1/8"]).found();
+    assert_eq!(interfaces(&so_called), ["wan: wan"]);
+    assert!(so_called.text().contains("There is no default route"));
 }
 
 #[test]
@@ -250,6 +253,12 @@ fn a_tunnel_is_the_way_out_only_where_there_is_no_other() {
     let both = tunnel.default_route(false, 0, &["eth0"]);
     assert_eq!(interfaces(&both.found()), ["wan: eth0", "he_ipv6: he-ipv6"]);
     assert_eq!(both.found().subnets, []);
+    let vpn = Sketch::default()
+        .device("eth0", "", &["192.0.2.2/30"])
+        .device("tun0", "tun", &["10.8.0.2/24"])
+        .default_route(false, 50, &["tun0"])
+        .default_route(false, 100, &["eth0"]);
+    assert_eq!(interfaces(&vpn.found()), ["wan: eth0", "tun0: tun0"]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ impl Discovery {
     pub fn text(&self) -> String {
         let mut text = HEAD.to_owned();
         if self.wan().is_none() {
-            text += "# There is no default route, so it is not known which device is the way out, wan.\n";
+            text += "# There is no default route: which device is the way out is not known, and none is called wan for being it.\n";
         }
         for (position, interface) in self.interfaces.iter().enumerate() {
             text += &section(interface);
@@ -48,7 +48,9 @@ impl Discovery {
         let subnets = count(self.subnets.len(), "subnet");
         let Some(wan) = self.wan() else {
             let interfaces = count(self.interfaces.len(), "interface");
-            return format!("{interfaces} and {subnets}, no wan since there is no default route");
+            return format!(
+                "{interfaces} and {subnets}, no way out since there is no default route"
+            );
         };
         let devices: Vec<&str> = wan.devices.iter().map(|device| device.as_str()).collect();
         let others = count(self.interfaces.len() - 1, "other interface");

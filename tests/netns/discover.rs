@@ -160,7 +160,7 @@ fn every_command_says_what_it_uses_where_there_is_no_configuration() {
     ip(&namespace, "link add eth0 type veth peer name far");
     ip(&namespace, "link set eth0 up");
     ip(&namespace, "address add 192.0.2.2/24 dev eth0");
-    let note = "1 interface and 1 subnet, no wan since there is no default route";
+    let note = "1 interface and 1 subnet, no way out since there is no default route";
     for command in ["check", "plan"] {
         let output = flowctl(&bench, &[command]);
         assert_eq!(output.status.code(), Some(0), "{command}");
