@@ -10,6 +10,7 @@ use super::{Options, configuration, output, run};
 use crate::daemon::{self, DaemonError, Removed};
 use crate::kernel::nftables::Nftables;
 use crate::sink::ask::{AskError, ask};
+use crate::sink::socket;
 
 /// How long a daemon may take to end: it gives its last verdicts first.
 const PATIENCE_ATTEMPTS: u32 = 100;
@@ -29,7 +30,8 @@ pub fn run(options: &Options) -> ExitCode {
     if let Err(error) = Nftables::open().and_then(|mut nftables| nftables.own_table(table)) {
         return run::complain(&DaemonError::Kernel(error));
     }
-    let stopped = match stop(&options.socket_path(config.as_ref())) {
+    let socket = options.socket_path(config.as_ref());
+    let stopped = match stop(&socket) {
         Ok(stopped) => stopped,
         Err(error) => {
             output::complain(error);
@@ -37,7 +39,10 @@ pub fn run(options: &Options) -> ExitCode {
         }
     };
     match remove(table, &options.state_dir, stopped) {
-        Ok(removed) => output::print(&render(&removed, &options.state_dir, stopped)),
+        Ok(removed) => {
+            socket::clear(&socket);
+            output::print(&render(&removed, &options.state_dir, stopped))
+        }
         Err(error) => run::complain(&error),
     }
 }
@@ -78,6 +83,9 @@ fn render(removed: &Removed, state_dir: &Path, stopped: bool) -> String {
     }
     for sysctl in &removed.sysctls {
         text.push_str(&format!("restored {sysctl}\n"));
+    }
+    for note in &removed.notes {
+        text.push_str(&format!("{}\n", foreign(note)));
     }
     if removed.tables.is_empty() {
         text.push_str("no table of flowctl's was there\n");

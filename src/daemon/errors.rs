@@ -58,7 +58,7 @@ impl DaemonError {
     pub fn is_another_instance(&self) -> bool {
         matches!(
             self,
-            DaemonError::Lock(LockError::Held { .. })
+            DaemonError::Lock(LockError::Held(_))
                 | DaemonError::Control(ControlError::InUse { .. })
                 | DaemonError::StateDirInUse { .. }
                 | DaemonError::Kernel(KernelError::OwnedTable { .. })

@@ -1,11 +1,13 @@
 //! One instance for each network namespace: an abstract Unix socket, whose names belong to the network namespace
 //! and which vanishes with the process, however it dies.
 
+use std::fmt;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 const NAME: &[u8] = b"flowctl/instance";
 
@@ -20,18 +22,26 @@ pub struct InstanceLock {
 pub enum LockError {
     /// Another process holds it.
     #[error(
-        "process {pid} of user {uid} runs flowctl in this network namespace already, or at least holds its lock \
-         (the abstract socket @flowctl/instance); stop it first"
+        "{0} runs flowctl in this network namespace already, or at least holds its lock (the abstract socket \
+         @flowctl/instance); stop it first"
     )]
-    Held {
-        /// The holder; 0 when it cannot be told from here.
-        pid: i32,
-        /// The holder's user.
-        uid: u32,
-    },
+    Held(Holder),
     /// The kernel refused.
     #[error("cannot take the lock of this network namespace: {0}")]
     Socket(#[from] io::Error),
+}
+
+/// Who holds the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder(Option<(i32, u32)>);
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some((pid, uid)) => write!(f, "process {pid} of user {uid}"),
+            None => f.write_str("a process that cannot be told"),
+        }
+    }
 }
 
 impl InstanceLock {
@@ -43,14 +53,20 @@ impl InstanceLock {
                 _listener: listener,
             }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let holder = UnixStream::connect_addr(&address)?;
-                let holder = socket_peercred(&holder).map_err(io::Error::from)?;
-                Err(LockError::Held {
-                    pid: holder.pid.as_raw_nonzero().get(),
-                    uid: holder.uid.as_raw(),
-                })
+                Err(LockError::Held(Holder(holder())))
             }
             Err(error) => Err(LockError::Socket(error)),
         }
     }
+}
+
+/// Process and user behind the name. `None` where that one does not listen or has too many callers already: it is
+/// never waited for.
+fn holder() -> Option<(i32, u32)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let socket = socket.ok()?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(NAME).ok()?).ok()?;
+    let holder = socket_peercred(&socket).ok()?;
+    Some((holder.pid.as_raw_nonzero().get(), holder.uid.as_raw()))
 }

@@ -41,7 +41,7 @@ use crate::units::Uptime;
 use collector::Collector;
 pub use errors::DaemonError;
 use ledger::Ledger;
-use reload::Loaded;
+use reload::{Loaded, Loading};
 pub use removal::{Removed, remove};
 use schedule::Schedule;
 use shell::Shell;
@@ -114,6 +114,7 @@ impl Stopper {
 pub struct Daemon {
     config: Arc<Config>,
     source: Option<Source>,
+    loading: Loading,
     inbox: Receiver<Message>,
     sender: SyncSender<Message>,
     table: Table,

@@ -16,9 +16,19 @@ pub struct Loaded {
     note: Option<String>,
     source: Source,
     ruleset: Ruleset,
-    /// What its label bits were chosen beside, and what is to be remembered of them.
-    labels_before: LabelsByInterface,
+    /// What is to be remembered of its label bits.
     labels: LabelsByInterface,
+}
+
+/// Where reading a configuration again stands. One at a time, so that what is read last is what is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// Nothing to do.
+    Idle,
+    /// It is being read.
+    Going,
+    /// It is being read, and may have changed since.
+    Outdated,
 }
 
 impl Daemon {
@@ -26,6 +36,10 @@ impl Daemon {
         let Some(source) = self.source.clone() else {
             return;
         };
+        if self.loading != Loading::Idle {
+            self.loading = Loading::Outdated;
+            return;
+        }
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
         let load = move || {
@@ -36,18 +50,16 @@ impl Daemon {
                     config: Arc::new(sourced.config),
                     note: sourced.note,
                     source: sourced.again,
-                    labels_before,
                     labels,
                 })
             });
             // A daemon that has ended meanwhile needs no configuration.
             let _ = sender.send(Message::Loaded(loaded.map_err(|error| error.messages())));
         };
-        if let Err(error) = std::thread::Builder::new()
-            .name("loader".into())
-            .spawn(load)
-        {
-            self.reject(vec![format!("cannot start a thread to read it: {error}")]);
+        let thread = std::thread::Builder::new().name("loader".into());
+        match thread.spawn(load) {
+            Ok(_) => self.loading = Loading::Going,
+            Err(error) => self.reject(vec![format!("cannot start a thread to read it: {error}")]),
         }
     }
 
@@ -55,6 +67,10 @@ impl Daemon {
         &mut self,
         loaded: Result<Box<Loaded>, Vec<String>>,
     ) -> Result<(), DaemonError> {
+        if std::mem::replace(&mut self.loading, Loading::Idle) == Loading::Outdated {
+            self.load_configuration();
+            return Ok(());
+        }
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(problems) => {
@@ -62,11 +78,6 @@ impl Daemon {
                 return Ok(());
             }
         };
-        if loaded.labels_before != *self.ledger.labels() {
-            // Another reload came between.
-            self.load_configuration();
-            return Ok(());
-        }
         if loaded.config.table != self.config.table {
             let message = "what stands under table cannot change while flowctl runs: restart it";
             self.reject(vec![message.to_owned()]);

@@ -12,7 +12,7 @@ use super::{DaemonError, clock};
 use crate::kernel::facts;
 use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
-use crate::sink::state::{self, Saved};
+use crate::sink::state::{self, Loaded, Saved};
 use crate::units::CounterName;
 
 /// What was taken away.
@@ -22,6 +22,8 @@ pub struct Removed {
     pub tables: Vec<String>,
     /// Sysctls that have their old value again, as `name = value`.
     pub sysctls: Vec<String>,
+    /// Worth saying: totals that could not be read, and where they are now.
+    pub notes: Vec<String>,
 }
 
 /// Removes flowctl's tables (the one named, and the one that the state directory remembers), and gives sysctls
@@ -34,15 +36,16 @@ pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
         Some(Err(error)) if error.is_another_instance() => return Err(error),
         opened => opened.and_then(Result::ok),
     };
-    let loaded = state_dir
-        .as_ref()
-        .and_then(|directory| directory.load().ok());
-    let saved = loaded.and_then(|loaded| loaded.saved);
+    let loaded = state_dir.as_ref().map(StateDir::load);
+    let Loaded { saved, damaged } = loaded.and_then(Result::ok).unwrap_or_default();
     let names: BTreeSet<&str> = [table]
         .into_iter()
         .chain(saved.as_ref().map(|saved| saved.table.as_str()))
         .collect();
-    let mut removed = Removed::default();
+    let mut removed = Removed {
+        notes: damaged.iter().map(ToString::to_string).collect(),
+        ..Removed::default()
+    };
     for name in names {
         if let Some(found) = nftables.free_table(name)? {
             if let (Some(state_dir), Some(saved)) = (&state_dir, &saved)

@@ -2,6 +2,7 @@
 //! that the end of this process could take back. It takes what the loop hands it without ever making it wait; records
 //! that do not fit are lost and counted, and of readings only the newest matters.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -19,7 +20,7 @@ use crate::sink::log::LogFile;
 use crate::sink::state::{self, Saved};
 use crate::units::Uptime;
 
-/// Records that may wait for a slow disk.
+/// Records that may wait for a slow disk, and as many again for one that is full.
 const QUEUE: usize = 1024;
 /// Reports wait for their totals to be saved, but not longer for a disk that does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,13 +49,15 @@ enum Job {
     Log(LogConfig),
 }
 
-/// What both ends know of readings.
+/// What both ends know.
 #[derive(Default)]
-struct Readings {
+struct Shared {
     /// The newest one, until the thread takes it.
     waiting: Mutex<Option<Reading>>,
     /// How many the thread has done with.
     done: AtomicU64,
+    /// Records that no longer waited for a full disk.
+    given_up: AtomicU64,
 }
 
 /// The loop's end of the queue.
@@ -62,7 +65,7 @@ pub struct Sinks {
     jobs: SyncSender<Job>,
     thread: JoinHandle<()>,
     lost: u64,
-    readings: Arc<Readings>,
+    shared: Arc<Shared>,
     reports: Reports,
     handed: u64,
     /// Since when the thread has not kept up with readings.
@@ -79,15 +82,16 @@ impl Sinks {
         inbox: SyncSender<Message>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        let readings = Arc::new(Readings::default());
+        let shared = Arc::new(Shared::default());
         let mut writer = Writer {
             state_dir: state_dir.to_owned(),
             log_config: log,
             log: None,
             announce,
             reports: reports.clone(),
-            readings: Arc::clone(&readings),
+            shared: Arc::clone(&shared),
             inbox,
+            unwritten: VecDeque::new(),
             log_failed: false,
             totals_failed: false,
         };
@@ -98,7 +102,7 @@ impl Sinks {
             jobs,
             thread,
             lost: 0,
-            readings,
+            shared,
             reports,
             handed: 0,
             behind_since: None,
@@ -118,7 +122,7 @@ impl Sinks {
     /// Hands over a reading at `now`; it takes the place of one that still waits. False when the disk has not
     /// answered for so long that the report is shown without having been saved.
     pub fn take(&mut self, mut reading: Reading, now: Uptime) -> bool {
-        let behind = self.readings.done.load(Ordering::Acquire) < self.handed;
+        let behind = self.shared.done.load(Ordering::Acquire) < self.handed;
         self.behind_since = self
             .behind_since
             .filter(|_| behind)
@@ -129,7 +133,7 @@ impl Sinks {
         if !in_time {
             show(&self.reports, &reading.report);
         }
-        let mut waiting = lock(&self.readings.waiting);
+        let mut waiting = lock(&self.shared.waiting);
         match waiting.as_mut() {
             Some(older) => {
                 reading.durable |= older.durable;
@@ -141,7 +145,7 @@ impl Sinks {
                 if self.queue(Job::Reading) {
                     self.handed += 1;
                 } else {
-                    lock(&self.readings.waiting).take();
+                    lock(&self.shared.waiting).take();
                 }
             }
         }
@@ -160,7 +164,7 @@ impl Sinks {
 
     /// How many records or readings were lost.
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.lost + self.shared.given_up.load(Ordering::Relaxed)
     }
 
     /// Writes what waits, then ends.
@@ -194,8 +198,10 @@ struct Writer {
     log: Option<LogFile>,
     announce: Announce,
     reports: Reports,
-    readings: Arc<Readings>,
+    shared: Arc<Shared>,
     inbox: SyncSender<Message>,
+    /// In order; the first could not be written and is tried again.
+    unwritten: VecDeque<Record>,
     log_failed: bool,
     totals_failed: bool,
 }
@@ -206,15 +212,18 @@ impl Writer {
             match job {
                 Job::Record(record) => {
                     (self.announce)(&record);
-                    let error = self.append(&record).err();
-                    Self::tell(&self.inbox, &mut self.log_failed, "log_write_failed", error);
+                    self.unwritten.push_back(*record);
+                    self.write_log();
                 }
                 Job::Reading => {
-                    let reading = lock(&self.readings.waiting).take();
+                    let reading = lock(&self.shared.waiting).take();
                     if let Some(reading) = reading {
                         self.take(&reading);
                     }
-                    self.readings.done.fetch_add(1, Ordering::Release);
+                    self.shared.done.fetch_add(1, Ordering::Release);
+                    if !self.unwritten.is_empty() {
+                        self.write_log();
+                    }
                 }
                 Job::Log(config) => {
                     self.log_config = config;
@@ -235,6 +244,23 @@ impl Writer {
         let error = saved.err().map(|error| error.to_string());
         let failed = &mut self.totals_failed;
         Self::tell(&self.inbox, failed, "totals_write_failed", error);
+    }
+
+    /// Writes what waits, up to the first record that cannot be written.
+    fn write_log(&mut self) {
+        let mut error = None;
+        while let Some(record) = self.unwritten.pop_front() {
+            if let Err(failed) = self.append(&record) {
+                error = Some(failed);
+                self.unwritten.push_front(record);
+                break;
+            }
+        }
+        while self.unwritten.len() > QUEUE {
+            self.unwritten.pop_front();
+            self.shared.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+        Self::tell(&self.inbox, &mut self.log_failed, "log_write_failed", error);
     }
 
     fn append(&mut self, record: &Record) -> Result<(), String> {

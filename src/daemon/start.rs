@@ -8,6 +8,7 @@ use std::sync::mpsc::sync_channel;
 use super::collector::Collector;
 use super::lock::InstanceLock;
 use super::memory::{Recalled, recall};
+use super::reload::Loading;
 use super::schedule::Schedule;
 use super::sinks::Sinks;
 use super::state_dir::StateDir;
@@ -110,6 +111,7 @@ impl Daemon {
             schedule: Schedule::new(config.tick, clock::monotonic()),
             config,
             source: options.source,
+            loading: Loading::Idle,
             inbox,
             sender,
             table,

@@ -35,8 +35,10 @@ impl Vitals {
             all.push(health::entry(
                 "records_lost",
                 Severity::Warning,
-                format!("{lost} records or saves were lost because the disk was too slow"),
-                "move the state directory to a faster disk",
+                format!(
+                    "{lost} records of the log were lost: the disk was full or too slow for them"
+                ),
+                "give the state directory more space, or a faster disk",
             ));
         }
         all
@@ -86,7 +88,7 @@ impl Vitals {
 fn fix_for(code: &str) -> &'static str {
     match code {
         "log_write_failed" | "totals_write_failed" => {
-            "free space in the state directory and check its permissions"
+            "free space in the state directory, check its permissions, or raise the limit that is named"
         }
         "repair_failed" => "look at `nft list tables`; the repair is tried again at every tick",
         _ => "it is tried again at every tick; see `flowctl doctor`",

@@ -106,6 +106,14 @@ pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlError> {
     Ok((UnixListener::from(socket), file))
 }
 
+/// Takes away the socket that a daemon left when it was killed; one on which somebody answers stays.
+pub fn clear(path: &Path) {
+    if refuse_unless_free(path).is_ok() {
+        // Where there is none, or it may not be removed, the next start deals with it.
+        let _ = fs::remove_file(path);
+    }
+}
+
 fn new_socket() -> Result<OwnedFd, io::Error> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -180,8 +188,11 @@ mod tests {
         let (listener, file) = bind(&path).unwrap();
         assert!(matches!(bind(&path), Err(ControlError::InUse { .. })));
         drop(listener);
+        clear(&path);
+        assert!(!path.exists(), "nobody answers there any more");
         let (_second, second_file) = bind(&path).unwrap();
         drop(file);
+        clear(&path);
         assert!(path.exists(), "the first one's file removes its own only");
         drop(second_file);
         assert!(!path.exists());
