@@ -10,6 +10,7 @@ use crate::kernel::addresses::Address;
 use crate::kernel::default_routes::DefaultRoute;
 use crate::kernel::links::Link;
 use crate::kernel::network::Network;
+use crate::units::DevicePattern;
 
 /// A network in words: devices by name, their index is their place from 1.
 #[derive(Default)]
@@ -483,7 +484,8 @@ proptest! {
         }
         // Nothing between the values and the text is lost.
         for (found, read) in found.interfaces.iter().zip(&config.interfaces) {
-            prop_assert_eq!((&found.name[..], &found.devices), (read.name.as_str(), &read.devices));
+            let devices: Vec<DevicePattern> = found.devices.iter().cloned().map(DevicePattern::from).collect();
+            prop_assert_eq!((&found.name[..], &devices), (read.name.as_str(), &read.devices));
         }
         for (found, read) in found.subnets.iter().zip(&config.subnets) {
             prop_assert_eq!((&found.name[..], &found.prefixes), (read.name.as_str(), &read.prefixes));

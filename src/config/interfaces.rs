@@ -7,7 +7,7 @@ use super::reader::{Given, Table, name, named_entries, one_or_list};
 use super::suggest::instead_of;
 use super::tree::{Entry, Node, Value};
 use super::value::text;
-use crate::units::{BitRate, DeviceName, InterfaceName};
+use crate::units::{BitRate, DevicePattern, DevicePatternError, InterfaceName};
 
 /// Every interface takes two of a conntrack label's 128 bits.
 pub(super) const INTERFACES_MAX: usize = 64;
@@ -17,7 +17,7 @@ pub(super) struct InterfaceDraft<'n> {
     pub written: &'n str,
     pub node: &'n Node,
     pub name: Option<InterfaceName>,
-    devices: Vec<DeviceName>,
+    devices: Vec<DevicePattern>,
     pub capacity_in: Given<BitRate>,
     pub capacity_out: Given<BitRate>,
 }
@@ -80,8 +80,9 @@ fn draft<'n>(entry: &'n Entry, problems: &mut Problems<'_>) -> InterfaceDraft<'n
     draft
 }
 
-fn devices(node: &Node, problems: &mut Problems<'_>) -> Vec<DeviceName> {
-    let mut devices: Vec<DeviceName> = Vec::new();
+/// The devices that `node` names, none twice.
+pub(super) fn devices(node: &Node, problems: &mut Problems<'_>) -> Vec<DevicePattern> {
+    let mut devices: Vec<DevicePattern> = Vec::new();
     for element in one_or_list(node, problems) {
         let Some(device) = problems.check(element, device(element)) else {
             continue;
@@ -96,17 +97,25 @@ fn devices(node: &Node, problems: &mut Problems<'_>) -> Vec<DeviceName> {
     devices
 }
 
-fn device(node: &Node) -> Result<DeviceName, Wrong> {
+fn device(node: &Node) -> Result<DevicePattern, Wrong> {
     let device = text(node, "write the name of a device such as \"eth0\"")?;
-    if device.contains('*') {
-        let message = "is a device wildcard, which is not supported yet";
-        return Err(Wrong::new(message, "name each device"));
-    }
-    DeviceName::new(device).map_err(|error| {
-        Wrong::new(
+    DevicePattern::new(device).map_err(|error| match error {
+        DevicePatternError::Name(error) => Wrong::new(
             "is not the name of a device",
             format!("{error}; `ip link` lists them"),
-        )
+        ),
+        DevicePatternError::Everything => Wrong::new(
+            "is every device, which tells nothing apart",
+            "write how the names begin, such as \"ppp*\", or list the devices",
+        ),
+        DevicePatternError::Inside => Wrong::new(
+            "has a * that is not at its end",
+            "write how the names begin and one * behind it, such as \"ppp*\"",
+        ),
+        DevicePatternError::TooLong => Wrong::new(
+            "is longer than a wildcard can be",
+            "write at most 14 characters before the *",
+        ),
     })
 }
 
@@ -197,12 +206,33 @@ mod tests {
             ),
             ("interfaces.wan = \"ppp0\"", "is text, not a table"),
             (
-                "interfaces.wan.device = \"ppp*\"",
-                "is a device wildcard, which is not supported yet",
+                "interfaces.wan.device = \"*\"",
+                "is every device, which tells nothing apart",
+            ),
+            (
+                "interfaces.wan.device = [\"eth0\", \"p*p\"]",
+                "has a * that is not at its end",
+            ),
+            (
+                "interfaces.wan.device = \"123456789012345*\"",
+                "is longer than a wildcard can be",
+            ),
+            (
+                "interfaces.wan.device = [\"wg*\", \"wg*\"]",
+                "is given twice in this list",
             ),
         ] {
             assert_eq!(messages(text), [message], "{text}");
         }
+    }
+
+    #[test]
+    fn names_and_wildcards_mix_even_where_one_covers_the_other() {
+        let config = config("interfaces.wan.device = [\"ppp0\", \"ppp*\", \"wg*\"]");
+        let shown: Vec<String> = (config.interfaces[0].devices.iter())
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(shown, ["ppp0", "ppp*", "wg*"]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 
 use crate::units::{
-    BitRate, CounterName, DeviceName, InterfaceName, PacketRate, SubnetName, ThresholdName,
+    BitRate, CounterName, DevicePattern, InterfaceName, PacketRate, SubnetName, ThresholdName,
 };
 
 /// A whole configuration, every reference resolved and every default filled in.
@@ -86,8 +86,8 @@ pub enum Protect {
 pub struct Interface {
     /// The logical name.
     pub name: InterfaceName,
-    /// At least one, none twice.
-    pub devices: Vec<DeviceName>,
+    /// At least one, none twice; a wildcard may cover others.
+    pub devices: Vec<DevicePattern>,
     /// What the link carries towards us; `None` when not said.
     pub capacity_in: Option<BitRate>,
     /// What the link carries away from us; `None` when not said.

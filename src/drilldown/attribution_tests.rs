@@ -16,14 +16,14 @@ const UPLINK: &str = "198.51.100.7";
 const HOST: &str = "192.168.1.5";
 const FAR: &str = "203.0.113.9";
 
-/// Label bits: wan 64 and 65, lan 66 and 67, tunnel 68 and 69, all (which shares a device with lan) 70 and 71.
+/// Label bits: wan 64 and 65, lan 66 and 67, tunnel 68 and 69, all (whose wildcard covers a device of lan) 70 and 71.
 const CONFIG: &str = r#"
 drilldown.label_base = 64
 [interfaces]
 wan.device = "ppp0"
 lan.device = ["br0", "wg0"]
 tunnel.device = "tun0"
-all.device = ["br0", "eth9"]
+all.device = ["br*", "eth9"]
 [subnets]
 home = "192.168.1.0/24"
 "#;
@@ -234,6 +234,11 @@ fn an_unlabelled_flow_is_judged_by_the_path_its_packets_take_now() {
     assert_eq!(by_path("out=wan", "br0", "ppp0"), one_way(true));
     assert_eq!(by_path("in=wan", "br0", "ppp0"), one_way(false));
     assert_eq!(by_path("in=all out=wan", "br0", "ppp0"), one_way(true));
+    assert_eq!(by_path("in=all out=wan", "br7", "ppp0"), one_way(true));
+    assert_eq!(
+        by_path("in=lan out=wan", "br7", "ppp0"),
+        Attribution::Foreign
+    );
     assert_eq!(by_path("out=wan", "br0", "tun0"), Attribution::Foreign);
     assert_eq!(by_path("out=wan", "", ""), Attribution::Foreign);
     assert_eq!(

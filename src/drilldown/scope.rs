@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::config::{Config, Counter, Interface};
 use crate::drilldown::prefixes::PrefixSet;
 use crate::kernel::routes::Path;
-use crate::units::{CounterName, DeviceName, InterfaceName};
+use crate::units::{CounterName, DeviceName, DevicePattern, InterfaceName};
 
 /// The flows that a counter could have counted.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Scope {
     /// Every label bit that flowctl sets.
     pub(super) our_labels: u128,
     /// Each device with the bits of its interface, as often as it is in one.
-    labels_by_device: Vec<(DeviceName, LabelBits)>,
+    labels_by_device: Vec<(DevicePattern, LabelBits)>,
     subnets: PrefixSet,
     own: BTreeSet<IpAddr>,
 }
@@ -59,10 +59,11 @@ impl Scope {
     /// The labels that packets of the original direction get on that path.
     pub(super) fn labels_of(&self, path: &Path) -> u128 {
         let of = |device: &Option<DeviceName>, bits: fn(LabelBits) -> u128| {
-            let met = self
-                .labels_by_device
-                .iter()
-                .filter(|(name, _)| device.as_ref() == Some(name));
+            let is_meant = |pattern: &DevicePattern| {
+                let name = device.as_ref();
+                name.is_some_and(|name| pattern.matches(name.as_str()))
+            };
+            let met = (self.labels_by_device.iter()).filter(|(pattern, _)| is_meant(pattern));
             met.fold(0, |all, (_, labels)| all | bits(*labels))
         };
         of(&path.opener, |labels| labels.arrived) | of(&path.peer, |labels| labels.left)
@@ -147,7 +148,7 @@ fn label(interface: &Interface) -> LabelBits {
     }
 }
 
-fn labels_by_device(config: &Config) -> Vec<(DeviceName, LabelBits)> {
+fn labels_by_device(config: &Config) -> Vec<(DevicePattern, LabelBits)> {
     let of = |interface: &Interface| {
         let bits = label(interface);
         let devices = interface.devices.clone();
@@ -158,5 +159,6 @@ fn labels_by_device(config: &Config) -> Vec<(DeviceName, LabelBits)> {
 
 /// A packet by a common device rightly carries the labels of both.
 fn share_device(a: &Interface, b: &Interface) -> bool {
-    a.devices.iter().any(|device| b.devices.contains(device))
+    let shared = |device: &DevicePattern| b.devices.iter().any(|other| device.overlaps(other));
+    a.devices.iter().any(shared)
 }

@@ -2,8 +2,8 @@
 //! would compile it to, so that `nft list` prints it back as written.
 
 use super::attr::Writer;
-use crate::plan::ruleset::{Field, Rule, Side, device_bytes};
-use crate::units::DeviceName;
+use crate::plan::ruleset::{Field, KeyValue, Rule, Side};
+use crate::units::DevicePattern;
 
 const LIST_ELEMENT: u16 = 1;
 const EXPRESSION_NAME: u16 = 1;
@@ -80,8 +80,13 @@ pub fn write(w: &mut Writer, rule: &Rule, packet_types: &PacketTypes) {
     }
 }
 
-fn write_label(w: &mut Writer, side: Side, device: &DeviceName, bit: u8) {
-    compare_device(w, side, &device_bytes(device));
+fn write_label(w: &mut Writer, side: Side, device: &DevicePattern, bit: u8) {
+    if device.is_wildcard() {
+        // Only as many bytes as are given.
+        compare_device(w, side, device.stem().as_bytes());
+    } else {
+        compare_device(w, side, &KeyValue::Device(device.clone()).bounds().0);
+    }
     // The kernel ORs these 128 bits into the flow's label; bits are numbered in the machine's byte order.
     let label = (1u128 << bit).to_ne_bytes();
     expression(w, "immediate", |w| {
@@ -144,7 +149,7 @@ fn compare(w: &mut Writer, operation: u32, value: &[u8]) {
     });
 }
 
-fn compare_device(w: &mut Writer, side: Side, name: &[u8; 16]) {
+fn compare_device(w: &mut Writer, side: Side, name: &[u8]) {
     let key = match side {
         Side::Arrives => META_IIFNAME,
         Side::Leaves => META_OIFNAME,

@@ -1,7 +1,7 @@
 //! What each counter will see, in words, for `flowctl plan`.
 
 use crate::config::{Config, Counter};
-use crate::units::InterfaceName;
+use crate::units::{DevicePattern, InterfaceName};
 
 /// One line a counter, as nft comments, so that the whole output of `flowctl plan` stays loadable.
 pub fn render(config: &Config) -> String {
@@ -68,13 +68,9 @@ fn sentence(config: &Config, counter: &Counter) -> String {
 
 fn devices(config: &Config, names: &[InterfaceName]) -> String {
     let interfaces = names.iter().filter_map(|name| config.interface(name));
-    let mut devices: Vec<&str> = interfaces
-        .flat_map(|interface| &interface.devices)
-        .map(|device| device.as_str())
-        .collect();
-    devices.sort_unstable();
-    devices.dedup();
-    devices.join(" or ")
+    let devices = DevicePattern::union(interfaces.flat_map(|interface| &interface.devices));
+    let names: Vec<String> = devices.iter().map(ToString::to_string).collect();
+    names.join(" or ")
 }
 
 fn join(prefixes: &[ipnet::IpNet]) -> String {

@@ -112,11 +112,16 @@ pub fn between<'a>(old: &'a Ruleset, new: &'a Ruleset) -> Changes<'a> {
         .iter()
         .map(|map| (map.name.as_str(), map))
         .collect();
+    // A map's name says its fields, so a map of the same name and kind differs only in its elements.
+    let stays = |map: &ObjectMap| {
+        let [old, new] = [&old_maps, &new_maps].map(|maps| maps.get(map.name.as_str()));
+        old.zip(new)
+            .is_some_and(|(old, new)| old.is_interval() == new.is_interval())
+    };
     let mut changes = Changes {
-        remove_maps: old_maps
-            .keys()
-            .filter(|name| !new_maps.contains_key(*name))
-            .map(|n| (*n).to_owned())
+        remove_maps: (old.maps.iter())
+            .filter(|map| !stays(map))
+            .map(|map| map.name.clone())
             .collect(),
         remove_chains: missing_chains(old, new)
             .map(|chain| chain.name.to_owned())
@@ -126,15 +131,10 @@ pub fn between<'a>(old: &'a Ruleset, new: &'a Ruleset) -> Changes<'a> {
             .map(ToString::to_string)
             .collect(),
         add_counters: new_counters.difference(&old_counters).copied().collect(),
-        add_maps: new
-            .maps
-            .iter()
-            .filter(|map| !old_maps.contains_key(map.name.as_str()))
-            .collect(),
+        add_maps: new.maps.iter().filter(|map| !stays(map)).collect(),
         ..Changes::default()
     };
-    // A map's name says its fields, so a map of the same name differs only in its elements.
-    for new_map in &new.maps {
+    for new_map in new.maps.iter().filter(|map| stays(map)) {
         let Some(old_map) = old_maps.get(new_map.name.as_str()) else {
             continue;
         };

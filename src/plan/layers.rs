@@ -3,14 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use ipnet::IpNet;
-
 use super::ruleset::{Element, KeyValue};
 
 /// The elements, layer by layer, each sorted by key. Elements of one counter never overlap each other (a list is
 /// a union, made disjoint before), so an overlap is always one of different counters.
 pub fn spread(mut elements: Vec<Element>) -> Vec<Vec<Element>> {
-    // Short prefixes first: whatever overlaps in the first field is then already placed, as an ancestor or equal.
+    // Short ones first: whatever overlaps in the first field is then already placed, as an ancestor or equal.
     elements.sort_by(|a, b| (first_length(a), a).cmp(&(first_length(b), b)));
     let mut layers: Vec<Layer> = Vec::new();
     for element in elements {
@@ -27,10 +25,7 @@ pub fn spread(mut elements: Vec<Element>) -> Vec<Vec<Element>> {
 }
 
 fn first_length(element: &Element) -> u8 {
-    match element.key.first() {
-        Some(KeyValue::Prefix(prefix)) => prefix.prefix_len(),
-        Some(KeyValue::Device(_)) | None => 0,
-    }
+    element.key.first().map_or(0, KeyValue::length)
 }
 
 #[derive(Default)]
@@ -53,15 +48,13 @@ impl Layer {
     }
 
     fn conflicts(&self, element: &Element) -> bool {
-        match element.key.first() {
-            Some(KeyValue::Prefix(prefix)) => self
-                .first_lengths
-                .range(..=prefix.prefix_len())
-                .filter_map(|&length| IpNet::new(prefix.addr(), length).ok())
-                .any(|ancestor| self.conflicts_below(&KeyValue::Prefix(ancestor.trunc()), element)),
-            Some(first @ KeyValue::Device(_)) => self.conflicts_below(first, element),
-            None => false,
-        }
+        let Some(first) = element.key.first() else {
+            return false;
+        };
+        self.first_lengths
+            .range(..=first.length())
+            .filter_map(|&length| first.ancestor(length))
+            .any(|ancestor| self.conflicts_below(&ancestor, element))
     }
 
     fn conflicts_below(&self, first: &KeyValue, element: &Element) -> bool {

@@ -8,12 +8,12 @@ pub mod layers;
 pub mod ruleset;
 pub mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
 use crate::config::{Config, Counter};
-use crate::units::{DeviceName, InterfaceName};
+use crate::units::{DevicePattern, InterfaceName};
 use ruleset::{Base, Chain, Element, Field, Hook, KeyValue, ObjectMap, Rule, Ruleset, Side};
 
 /// After destination NAT (dstnat is -100) and after replies are un-NATed, so that inside addresses are seen.
@@ -134,13 +134,11 @@ fn prefixes_of_family(prefixes: &[IpNet], six: bool) -> Vec<KeyValue> {
     of_family.map(|prefix| KeyValue::Prefix(*prefix)).collect()
 }
 
-/// The devices of these interfaces, a shared one once.
+/// The devices of these interfaces, a shared one once, and none that a wildcard among them covers.
 fn devices_of(config: &Config, names: &[InterfaceName]) -> Vec<KeyValue> {
     let interfaces = names.iter().filter_map(|name| config.interface(name));
-    let devices: BTreeSet<&DeviceName> = interfaces
-        .flat_map(|interface| &interface.devices)
-        .collect();
-    devices.into_iter().cloned().map(KeyValue::Device).collect()
+    let devices = DevicePattern::union(interfaces.flat_map(|interface| &interface.devices));
+    devices.into_iter().map(KeyValue::Device).collect()
 }
 
 fn shape_name(fields: &[Field]) -> String {
@@ -226,11 +224,9 @@ fn label_rules(config: &Config, side: Side) -> Vec<Rule> {
             Side::Arrives => interface.label,
             Side::Leaves => interface.label + 1,
         };
-        rules.extend(interface.devices.iter().map(|device| Rule::Label {
-            side,
-            device: device.clone(),
-            bit,
-        }));
+        let devices = DevicePattern::union(&interface.devices);
+        let label = |device| Rule::Label { side, device, bit };
+        rules.extend(devices.into_iter().map(label));
     }
     rules
 }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::units::{CounterName, DeviceName};
+use crate::units::{CounterName, DevicePattern};
+
+/// Bytes of a device's name as the kernel compares it, NUL-padded.
+const DEVICE_LENGTH: usize = 16;
 
 /// The table's content; family inet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +66,8 @@ pub struct Element {
 pub enum KeyValue {
     /// An address in this prefix.
     Prefix(IpNet),
-    /// This device.
-    Device(DeviceName),
+    /// This device, or any of these.
+    Device(DevicePattern),
 }
 
 /// A chain and its rules.
@@ -120,8 +123,8 @@ pub enum Rule {
     Label {
         /// Which device of the packet.
         side: Side,
-        /// The device.
-        device: DeviceName,
+        /// The device, or all of them.
+        device: DevicePattern,
         /// The bit, 0 to 127.
         bit: u8,
     },
@@ -173,9 +176,10 @@ impl Field {
 }
 
 impl ObjectMap {
-    /// Whether the kernel needs an interval map: prefixes, not only exact names.
+    /// Whether the kernel needs an interval map: prefixes or wildcards, not only exact names.
     pub fn is_interval(&self) -> bool {
-        self.fields.iter().any(|field| field.is_address())
+        let has_wildcard = |element: &Element| element.key.iter().any(KeyValue::is_wildcard);
+        self.fields.iter().any(|field| field.is_address()) || self.elements.iter().any(has_wildcard)
     }
 }
 
@@ -184,7 +188,7 @@ impl KeyValue {
     pub fn overlaps(&self, other: &KeyValue) -> bool {
         match (self, other) {
             (KeyValue::Prefix(a), KeyValue::Prefix(b)) => a.contains(b) || b.contains(a),
-            (KeyValue::Device(a), KeyValue::Device(b)) => a == b,
+            (KeyValue::Device(a), KeyValue::Device(b)) => a.overlaps(b),
             (KeyValue::Prefix(_), KeyValue::Device(_))
             | (KeyValue::Device(_), KeyValue::Prefix(_)) => false,
         }
@@ -198,9 +202,46 @@ impl KeyValue {
                 address_bytes(prefix.broadcast()),
             ),
             KeyValue::Device(device) => {
-                let name = device_bytes(device).to_vec();
-                (name.clone(), name)
+                let after = if device.is_wildcard() { 0xff } else { 0 };
+                let filled = |fill| {
+                    let mut name = device.stem().as_bytes().to_vec();
+                    name.resize(DEVICE_LENGTH, fill);
+                    name
+                };
+                (filled(0), filled(after))
             }
+        }
+    }
+
+    /// How much of it is fixed, so that what contains it is shorter: bits of a prefix, bytes of a device's name.
+    pub fn length(&self) -> u8 {
+        match self {
+            KeyValue::Prefix(prefix) => prefix.prefix_len(),
+            KeyValue::Device(device) if device.is_wildcard() => device.stem().len() as u8,
+            KeyValue::Device(_) => DEVICE_LENGTH as u8,
+        }
+    }
+
+    /// What contains it and has that length; itself where that is its own. `None` where there is no such value.
+    pub fn ancestor(&self, length: u8) -> Option<KeyValue> {
+        match self {
+            _ if length == self.length() => Some(self.clone()),
+            KeyValue::Prefix(prefix) => {
+                let shorter = IpNet::new(prefix.addr(), length).ok()?;
+                Some(KeyValue::Prefix(shorter.trunc()))
+            }
+            KeyValue::Device(device) => {
+                let beginning = device.stem().get(..length.into())?;
+                let wildcard = DevicePattern::new(&format!("{beginning}*")).ok()?;
+                Some(KeyValue::Device(wildcard))
+            }
+        }
+    }
+
+    fn is_wildcard(&self) -> bool {
+        match self {
+            KeyValue::Prefix(_) => false,
+            KeyValue::Device(device) => device.is_wildcard(),
         }
     }
 }
@@ -210,11 +251,4 @@ fn address_bytes(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
-}
-
-/// A device name as the kernel compares it: 16 bytes, NUL-padded.
-pub fn device_bytes(device: &DeviceName) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes[..device.as_str().len()].copy_from_slice(device.as_str().as_bytes());
-    bytes
 }

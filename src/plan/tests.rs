@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use proptest::prelude::*;
 use super::ruleset::*;
 use super::*;
 use crate::config::*;
-use crate::units::{CounterName, SubnetName};
+use crate::units::{CounterName, DeviceName, SubnetName};
 
 /// A configuration with these interfaces, subnets and further counters, and no thresholds.
 pub(crate) fn config(
@@ -44,7 +45,7 @@ pub(crate) fn config(
         let name = InterfaceName::new(name).unwrap();
         let devices = devices
             .iter()
-            .map(|device| DeviceName::new(device).unwrap())
+            .map(|device| DevicePattern::new(device).unwrap())
             .collect();
         let in_ = Selectors {
             in_: Some(vec![name.clone()]),
@@ -125,9 +126,10 @@ fn naive(config: &Config, hook: Hook, packet: &Packet) -> Vec<CounterName> {
     {
         (None, _) => true,
         (Some(_), None) => false,
-        (Some(names), Some(device)) => names
-            .iter()
-            .any(|name| config.interface(name).unwrap().devices.contains(device)),
+        (Some(names), Some(device)) => names.iter().any(|name| {
+            let mut written = config.interface(name).unwrap().devices.iter();
+            written.any(|written| is_meant(&written.to_string(), device.as_str()))
+        }),
     };
     let within = |prefixes: &Option<Vec<IpNet>>, address: IpAddr| {
         prefixes
@@ -150,6 +152,14 @@ fn naive(config: &Config, hook: Hook, packet: &Packet) -> Vec<CounterName> {
         .collect();
     names.sort();
     names
+}
+
+/// Whether a device is meant by what is written of it.
+fn is_meant(written: &str, device: &str) -> bool {
+    match written.strip_suffix('*') {
+        Some(beginning) => device.starts_with(beginning),
+        None => device == written,
+    }
 }
 
 /// What the ruleset counts. Panics when one map has two answers for a packet, which the kernel would refuse.
@@ -197,10 +207,20 @@ fn field_matches(field: Field, value: &KeyValue, packet: &Packet) -> bool {
         (Field::Destination4 | Field::Destination6, KeyValue::Prefix(prefix)) => {
             prefix.contains(&packet.destination)
         }
-        (Field::ArrivesBy, KeyValue::Device(device)) => packet.arrives.as_ref() == Some(device),
-        (Field::LeavesBy, KeyValue::Device(device)) => packet.leaves.as_ref() == Some(device),
+        (Field::ArrivesBy, KeyValue::Device(_)) => holds(value, &packet.arrives),
+        (Field::LeavesBy, KeyValue::Device(_)) => holds(value, &packet.leaves),
         _ => panic!("{field:?} cannot hold {value:?}"),
     }
+}
+
+/// Whether the kernel finds a device's name in an interval.
+fn holds(value: &KeyValue, device: &Option<DeviceName>) -> bool {
+    let (first, last) = value.bounds();
+    device.as_ref().is_some_and(|device| {
+        let mut name = device.as_str().as_bytes().to_vec();
+        name.resize(16, 0);
+        (first..=last).contains(&name)
+    })
 }
 
 /// Few addresses and lengths, so that prefixes nest and packets hit.
@@ -257,7 +277,8 @@ fn selectors() -> impl Strategy<Value = Selectors> {
 
 fn packet() -> impl Strategy<Value = Packet> {
     let device = || {
-        let known = proptest::sample::select(vec!["ppp0", "wg0", "br-lan", "eth9"]);
+        let names = vec!["ppp0", "ppp1", "ppp", "ppq", "wg0", "wg", "br-lan", "eth9"];
+        let known = proptest::sample::select(names);
         proptest::option::of(known.prop_map(|name| DeviceName::new(name).unwrap()))
     };
     let four = ((0u8..5, 0u8..5, 0u8..2), (0u8..5, 0u8..5, 0u8..2)).prop_map(|(a, b)| {
@@ -278,19 +299,27 @@ fn packet() -> impl Strategy<Value = Packet> {
     )
 }
 
+/// Of each of three interfaces: names, and wildcards that cover them, each other, or nothing.
+fn devices() -> impl Strategy<Value = Vec<Vec<&'static str>>> {
+    let pool = vec![
+        "ppp0", "ppp1", "ppp*", "ppq*", "p*", "wg0", "wg*", "br-lan", "b*",
+    ];
+    proptest::collection::vec(proptest::sample::subsequence(pool, 1..4), 3)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn object_maps_count_exactly_what_naive_matching_counts(
+        devices in devices(),
         extra in proptest::collection::vec(selectors(), 0..12),
         packets in proptest::collection::vec(packet(), 40),
     ) {
         let named: Vec<(String, Selectors)> =
             extra.into_iter().enumerate().map(|(at, selectors)| (format!("c{at}"), selectors)).collect();
         let counters: Vec<(&str, Selectors)> = named.iter().map(|(n, s)| (n.as_str(), s.clone())).collect();
-        // lan and vpn share wg0: a device in two interfaces counts in both.
         let config = config(
-            &[("wan", &["ppp0"]), ("lan", &["br-lan", "wg0"]), ("vpn", &["wg0"])],
+            &[("wan", &devices[0]), ("lan", &devices[1]), ("vpn", &devices[2])],
             &[("site", &["10.0.0.0/8"]), ("part", &["10.1.0.0/16", "fd00::/16"])],
             &counters,
         );
@@ -308,17 +337,23 @@ proptest! {
 
     #[test]
     fn a_diff_applied_gives_the_new_ruleset(
-        before in proptest::collection::vec(selectors(), 0..8),
-        after in proptest::collection::vec(selectors(), 0..8),
+        before in (devices(), proptest::collection::vec(selectors(), 0..8)),
+        after in (devices(), proptest::collection::vec(selectors(), 0..8)),
     ) {
-        let build = |list: Vec<Selectors>| {
+        let build = |(devices, list): (Vec<Vec<&str>>, Vec<Selectors>)| {
             let named: Vec<(String, Selectors)> =
                 list.into_iter().enumerate().map(|(at, selectors)| (format!("c{at}"), selectors)).collect();
             let counters: Vec<(&str, Selectors)> = named.iter().map(|(n, s)| (n.as_str(), s.clone())).collect();
-            compile(&config(&[("wan", &["ppp0"]), ("lan", &["br-lan", "wg0"]), ("vpn", &["wg0"])], &[], &counters))
+            compile(&config(&[("wan", &devices[0]), ("lan", &devices[1]), ("vpn", &devices[2])], &[], &counters))
         };
         let (old, new) = (build(before), build(after));
         let changes = diff::between(&old, &new);
+        // A map that stays is of the kind it was.
+        let kind = |map: &ObjectMap| (map.name.clone(), map.is_interval());
+        let mut kinds: BTreeMap<String, bool> = old.maps.iter().map(kind).collect();
+        kinds.retain(|name, _| !changes.remove_maps.contains(name));
+        kinds.extend(changes.add_maps.iter().map(|map| kind(map)));
+        prop_assert_eq!(kinds, new.maps.iter().map(kind).collect());
         let mut maps: BTreeMap<String, BTreeSet<Element>> =
             old.maps.iter().map(|map| (map.name.clone(), map.elements.iter().cloned().collect())).collect();
         for (map, elements) in &changes.remove_elements {
@@ -377,6 +412,41 @@ fn rules_do_not_grow_with_the_number_of_counters() {
 fn without_a_drilldown_no_ct_rule_is_installed() {
     let ruleset = compile(&config(&[("wan", &["ppp0"])], &[], &[]));
     assert!(!text::render(&ruleset).contains("ct "));
+}
+
+#[test]
+fn a_wildcard_over_a_device_of_another_interface_gets_a_layer_and_over_its_own_none() {
+    let config = config(
+        &[
+            ("wan", &["ppp0", "ppp*"]),
+            ("backup", &["ppp1"]),
+            ("lan", &["br0"]),
+        ],
+        &[],
+        &[],
+    );
+    let ruleset = compile(&config);
+    let shown: Vec<(&str, bool, Vec<String>)> = (ruleset.maps.iter())
+        .map(|map| {
+            let values = map.elements.iter().map(|element| &element.key[0]);
+            let shown = values.map(|value| match value {
+                KeyValue::Device(device) => device.to_string(),
+                KeyValue::Prefix(prefix) => prefix.to_string(),
+            });
+            (map.name.as_str(), map.is_interval(), shown.collect())
+        })
+        .collect();
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        shown[..2],
+        [
+            ("in_0", true, texts(&["br0", "ppp*"])),
+            ("in_1", false, texts(&["ppp1"])),
+        ]
+    );
+    assert!(text::render(&ruleset).contains(
+        "map in_0 {\n\t\ttype ifname : counter\n\t\tflags interval\n\t\telements = { \"br0\" : \"lan_in\",\n"
+    ));
 }
 
 #[test]

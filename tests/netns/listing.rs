@@ -15,12 +15,21 @@ use flowctl::plan::{self, ruleset::Ruleset};
 use crate::support::{Bench, namespace, nft_in};
 
 /// Configurations that need no link, subnet or drilldown: what other rulesets always have may be missing.
-const BARE: [&str; 5] = [
+const BARE: [&str; 7] = [
     "",
     "counters.only_to.to = \"10.0.0.0/8\"",
     "counters.only_from.from = \"::/0\"",
     "interfaces.wan.device = \"a-name-of-15-by\"\ncounters.back.in = \"wan\"\ncounters.back.out = \"wan\"",
     "counters.wide.from = [\"0.0.0.0/0\", \"::/0\"]\ncounters.wide.to = [\"255.255.255.255\", \"0.0.0.0\", \"ffff::/16\"]",
+    // Wildcards: side by side, over each other, in every place of a key, and with label rules.
+    "interfaces.wan.device = [\"ppp*\", \"ppq*\", \"wan0\"]\ninterfaces.vpn.device = \"wg*\"\n\
+     interfaces.all.device = [\"p*\", \"12345678901234*\"]\ncounters.through = { in = \"vpn\", out = \"wan\" }\n\
+     counters.up = { from = [\"10.0.0.0/8\", \"fd00::/8\"], out = \"wan\" }\n\
+     counters.all_three = { from = \"10.0.0.0/8\", in = \"vpn\", out = [\"all\", \"wan\"] }\n\
+     thresholds.t = { counter = \"wan_in\", raise = \"1Mbit/s\" }",
+    // The same maps without wildcards: they are no intervals.
+    "interfaces.wan.device = [\"ppp0\", \"wan0\"]\ninterfaces.vpn.device = \"wg0\"\n\
+     counters.through = { in = \"vpn\", out = \"wan\" }",
 ];
 
 /// nft loads a listing of a protected table too, but as its own, which goes when nft ends.

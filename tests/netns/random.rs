@@ -28,7 +28,10 @@ const ANY: Target = Target {
     flags: 0,
     anew: false,
 };
-const DEVICES: [&str; 4] = ["wan0", "br-lan", "br-iot", "nope0"];
+/// Names and wildcards that cover them, each other, or nothing.
+const DEVICES: [&str; 9] = [
+    "wan0", "br-lan", "br-iot", "nope0", "wan*", "br-*", "b*", "br-l*", "nope*",
+];
 /// Nested, equal, adjacent, at both ends of all addresses, and one host each.
 const PREFIXES: [&str; 24] = [
     "0.0.0.0/0",
