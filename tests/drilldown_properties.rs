@@ -90,8 +90,14 @@ fn selectors() -> impl Strategy<Value = Selectors> {
         })
     };
     let prefixes = || prop::option::of(Just(vec!["10.0.0.0/29".parse().unwrap()]));
-    (interfaces(), interfaces(), prefixes(), prefixes())
-        .prop_map(|(in_, out, from, to)| Selectors { in_, out, from, to })
+    (interfaces(), interfaces(), prefixes(), prefixes()).prop_map(|(in_, out, from, to)| {
+        Selectors {
+            in_,
+            out,
+            from: from.map(Into::into),
+            to: to.map(Into::into),
+        }
+    })
 }
 
 fn record(sight: &Sight) -> FlowRecord {

@@ -11,7 +11,7 @@ use super::problems::{Problems, Wrong};
 use super::reader::{Given, Table, name, named_entries};
 use super::subnets::{self, SubnetDraft, SubnetDrafts};
 use super::tree::{Entry, Node};
-use super::{Counter, Selectors};
+use super::{Addresses, Counter, Selectors};
 use crate::units::{BitRate, CounterName, InterfaceName, NameError};
 
 /// What a percentage of a counter's capacity can be taken of.
@@ -168,11 +168,11 @@ fn of_subnet<'n>(
 ) {
     let Some(name) = &subnet.name else { return };
     let from = Selectors {
-        from: subnet.prefixes.clone(),
+        from: subnet.addresses.clone(),
         ..Selectors::default()
     };
     let to = Selectors {
-        to: subnet.prefixes.clone(),
+        to: subnet.addresses.clone(),
         ..Selectors::default()
     };
     let pair = [
@@ -221,8 +221,8 @@ fn declared<'n>(
 struct Selected<'i, 'n> {
     in_: Given<Vec<&'i InterfaceDraft<'n>>>,
     out: Given<Vec<&'i InterfaceDraft<'n>>>,
-    from: Given<Vec<IpNet>>,
-    to: Given<Vec<IpNet>>,
+    from: Given<Addresses>,
+    to: Given<Addresses>,
 }
 
 impl<'i, 'n> Selected<'i, 'n> {
@@ -237,11 +237,11 @@ impl<'i, 'n> Selected<'i, 'n> {
             Some(node) => interfaces::referenced(node, interfaces, problems),
         };
         let (in_, out) = (interfaces_of("in"), interfaces_of("out"));
-        let mut prefixes_of = |key| match table.take(key) {
+        let mut addresses_of = |key| match table.take(key) {
             None => Given::Absent,
             Some(node) => subnets::referenced(node, subnets, problems),
         };
-        let (from, to) = (prefixes_of("from"), prefixes_of("to"));
+        let (from, to) = (addresses_of("from"), addresses_of("to"));
         if let (Given::Is(from), Given::Is(to), Some(node)) = (&from, &to, table.take("to"))
             && !share_a_family(from, to)
         {
@@ -279,9 +279,14 @@ impl<'i, 'n> Selected<'i, 'n> {
     }
 }
 
-fn share_a_family(from: &[IpNet], to: &[IpNet]) -> bool {
+/// Whether they do, or may one day: what devices bring is not known.
+fn share_a_family(from: &Addresses, to: &Addresses) -> bool {
     let is_four = |prefix: &IpNet| matches!(prefix, IpNet::V4(_));
     let is_six = |prefix: &IpNet| matches!(prefix, IpNet::V6(_));
+    if !from.follows().is_empty() || !to.follows().is_empty() {
+        return true;
+    }
+    let (from, to) = (from.prefixes(), to.prefixes());
     (from.iter().any(is_four) && to.iter().any(is_four))
         || (from.iter().any(is_six) && to.iter().any(is_six))
 }
@@ -355,7 +360,12 @@ mod tests {
             with_links("a = { from = [\"iot\", \"192.168.20.7\", \"10.0.0.0/8\"], out = \"wan\" }");
         let config = config(&text);
         let from = config.counters.last().unwrap().selectors.from.as_ref();
-        let shown: Vec<String> = from.unwrap().iter().map(ToString::to_string).collect();
+        let shown: Vec<String> = from
+            .unwrap()
+            .prefixes()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(shown, ["192.168.20.0/24", "10.0.0.0/8"]);
     }
 

@@ -192,7 +192,7 @@ fn candidate<'n>(network: &'n Network, link: &'n Link) -> Result<Candidate<'n>, 
 }
 
 /// Whether an address says nothing about which packets pass: everyone has such ones.
-fn is_local(address: &Address) -> bool {
+pub(super) fn is_local(address: &Address) -> bool {
     address.host_only
         || match address.address {
             IpAddr::V4(own) => own.is_link_local() || own.is_loopback(),
@@ -350,7 +350,7 @@ impl FoundSubnet {
 }
 
 /// Whether the configuration takes a prefix that is not everything and not of one link only.
-fn is_subnet(prefix: &IpNet) -> bool {
+pub(super) fn is_subnet(prefix: &IpNet) -> bool {
     let is_local = match prefix.addr() {
         IpAddr::V4(address) => address.is_link_local() || address.is_loopback(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -488,14 +488,14 @@ proptest! {
             prop_assert_eq!((&found.name[..], &devices), (read.name.as_str(), &read.devices));
         }
         for (found, read) in found.subnets.iter().zip(&config.subnets) {
-            prop_assert_eq!((&found.name[..], &found.prefixes), (read.name.as_str(), &read.prefixes));
+            prop_assert_eq!((&found.name[..], &found.prefixes[..]), (read.name.as_str(), read.addresses.prefixes()));
         }
         // Each device but the loopback device is counted once, or left out with a reason.
         let counted = config.interfaces.iter().map(|interface| interface.devices.len()).sum::<usize>();
         let devices = network.links.iter().filter(|link| !link.loopback).count();
         prop_assert_eq!(counted + found.left_out.len(), devices);
         // No prefix is in two subnets, and all of them are where some address is.
-        let prefixes: Vec<IpNet> = config.subnets.iter().flat_map(|s| s.prefixes.clone()).collect();
+        let prefixes: Vec<IpNet> = config.subnets.iter().flat_map(|s| s.addresses.prefixes().to_vec()).collect();
         prop_assert_eq!(prefixes.iter().collect::<BTreeSet<_>>().len(), prefixes.len());
         let connected: BTreeSet<IpNet> = network.addresses.iter().flat_map(Address::connected).collect();
         prop_assert!(prefixes.iter().all(|prefix| connected.contains(prefix)));

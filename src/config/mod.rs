@@ -1,6 +1,7 @@
 //! The configuration, valid by construction: what the rest of flowctl works with. How the file is written and
 //! what is wrong with it is the business of the modules below; a `Config` has no problem left in it.
 
+mod addresses;
 mod counters;
 pub mod discover;
 #[cfg(test)]
@@ -30,8 +31,7 @@ mod value;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+pub use addresses::{Addresses, Connected};
 pub use labels::LabelsByInterface;
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
@@ -101,8 +101,8 @@ pub struct Interface {
 pub struct Subnet {
     /// The logical name.
     pub name: SubnetName,
-    /// At least one; no host bits set; none inside another.
-    pub prefixes: Vec<IpNet>,
+    /// What is in it.
+    pub addresses: Addresses,
 }
 
 /// One counter: implicit or from `[counters.NAME]`.
@@ -124,10 +124,10 @@ pub struct Selectors {
     pub in_: Option<Vec<InterfaceName>>,
     /// Interfaces it leaves by.
     pub out: Option<Vec<InterfaceName>>,
-    /// Prefixes its source is in; none inside another.
-    pub from: Option<Vec<IpNet>>,
-    /// Prefixes its destination is in; none inside another.
-    pub to: Option<Vec<IpNet>>,
+    /// What its source is in.
+    pub from: Option<Addresses>,
+    /// What its destination is in.
+    pub to: Option<Addresses>,
 }
 
 /// `[thresholds.NAME]`.

@@ -1,16 +1,17 @@
-//! `[subnets]`: names for lists of prefixes.
+//! `[subnets]`: names for lists of prefixes, or for those that devices have.
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::Subnet;
-use super::prefix::{looks_like_prefix, prefix, union};
+use super::interfaces::devices;
+use super::prefix::{looks_like_prefix, prefix};
 use super::problems::{Problems, Wrong};
 use super::reader::{Given, Table, name, named_entries, one_or_list};
 use super::suggest::instead_of;
 use super::tree::{Entry, Node, Value};
 use super::value::text;
+use super::{Addresses, Subnet};
 use crate::units::SubnetName;
 
 /// A subnet as far as it could be read: other keys may refer to it all the same.
@@ -18,8 +19,8 @@ pub(super) struct SubnetDraft<'n> {
     pub written: &'n str,
     pub node: &'n Node,
     pub name: Option<SubnetName>,
-    /// None inside another; `None` where one of them was wrong.
-    pub prefixes: Option<Vec<IpNet>>,
+    /// `None` where something about them was wrong.
+    pub addresses: Option<Addresses>,
 }
 
 impl SubnetDraft<'_> {
@@ -27,7 +28,7 @@ impl SubnetDraft<'_> {
     pub(super) fn finish(self) -> Option<Subnet> {
         Some(Subnet {
             name: self.name?,
-            prefixes: self.prefixes?,
+            addresses: self.addresses?,
         })
     }
 }
@@ -65,62 +66,82 @@ fn draft<'n>(entry: &'n Entry, problems: &mut Problems<'_>) -> SubnetDraft<'n> {
         node,
     } = entry;
     let name = name(written, node, SubnetName::new, problems);
-    let prefixes = if let Value::Table(_) = node.value {
-        let message = "is a table, which is not supported yet";
-        problems.wrong_key(node, Wrong::new(message, "write a list of prefixes"));
-        None
-    } else {
-        let elements = one_or_list(node, problems);
-        let read: Vec<IpNet> = elements
-            .iter()
-            .filter_map(|element| problems.check(element, prefix_of(element)))
-            .collect();
-        (!read.is_empty() && read.len() == elements.len()).then(|| union(read))
+    let addresses = match node.value {
+        Value::Table(_) => followed(node, problems),
+        Value::Text(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Boolean(_)
+        | Value::Date
+        | Value::Null
+        | Value::List(_) => listed(node, problems),
     };
     SubnetDraft {
         written,
         node,
         name,
-        prefixes,
+        addresses,
     }
+}
+
+/// `["192.168.1.0/24", "fd00:1::/64"]`, or one prefix.
+fn listed(node: &Node, problems: &mut Problems<'_>) -> Option<Addresses> {
+    let elements = one_or_list(node, problems);
+    let read: Vec<IpNet> = elements
+        .iter()
+        .filter_map(|element| problems.check(element, prefix_of(element)))
+        .collect();
+    (!read.is_empty() && read.len() == elements.len()).then(|| read.into())
+}
+
+/// `{ device = "br-guests" }`.
+fn followed(node: &Node, problems: &mut Problems<'_>) -> Option<Addresses> {
+    let mut table = Table::open(node, problems)?;
+    let devices = match table.take("device") {
+        Some(device) => devices(device, problems),
+        None => {
+            let remedy =
+                "add device = \"br-lan\" to follow its prefixes, or write a list of prefixes";
+            problems.missing(node, Wrong::new("has no device", remedy));
+            Vec::new()
+        }
+    };
+    table.finish(problems);
+    (!devices.is_empty()).then(|| Addresses::new(Vec::new(), devices))
 }
 
 fn prefix_of(node: &Node) -> Result<IpNet, Wrong> {
     prefix(text(node, "write a prefix such as \"192.168.1.0/24\"")?)
 }
 
-/// The prefixes that `from` or `to` names, as prefixes or as subnets.
+/// What `from` or `to` names, as prefixes or as subnets.
 pub(super) fn referenced(
     node: &Node,
     subnets: &SubnetDrafts<'_>,
     problems: &mut Problems<'_>,
-) -> Given<Vec<IpNet>> {
+) -> Given<Addresses> {
     let elements = one_or_list(node, problems);
-    let mut prefixes = Vec::new();
-    let mut complete = !elements.is_empty();
-    for element in elements {
-        match prefixes_of(element, subnets, problems) {
-            Some(found) => prefixes.extend(found),
-            None => complete = false,
-        }
-    }
-    if complete {
-        Given::Is(union(prefixes))
+    let found: Vec<Addresses> = elements
+        .iter()
+        .filter_map(|element| addresses_of(element, subnets, problems))
+        .collect();
+    if !elements.is_empty() && found.len() == elements.len() {
+        Given::Is(Addresses::joined(&found))
     } else {
         Given::Wrong
     }
 }
 
-fn prefixes_of(
+fn addresses_of(
     node: &Node,
     subnets: &SubnetDrafts<'_>,
     problems: &mut Problems<'_>,
-) -> Option<Vec<IpNet>> {
+) -> Option<Addresses> {
     let written = problems.check(node, text(node, "write a subnet's name or a prefix"))?;
     if looks_like_prefix(written) {
         return problems
             .check(node, prefix(written))
-            .map(|prefix| vec![prefix]);
+            .map(|prefix| vec![prefix].into());
     }
     let Some(subnet) = subnets.find(written) else {
         let names = subnets.list.iter().map(|draft| draft.written);
@@ -128,7 +149,7 @@ fn prefixes_of(
         problems.undefined(node, Wrong::new("is not a defined subnet", remedy));
         return None;
     };
-    subnet.prefixes.clone()
+    subnet.addresses.clone()
 }
 
 #[cfg(test)]
@@ -138,8 +159,9 @@ mod tests {
     #[test]
     fn a_subnet_is_a_list_or_one_prefix() {
         let config = config("subnets.a = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\nsubnets.b = \"::/0\"");
-        assert_eq!(config.subnets[0].prefixes.len(), 1);
-        assert_eq!(config.subnets[1].prefixes[0].to_string(), "::/0");
+        let prefixes = |at: usize| config.subnets[at].addresses.prefixes();
+        assert_eq!(prefixes(0).len(), 1);
+        assert_eq!(prefixes(1)[0].to_string(), "::/0");
     }
 
     #[test]
@@ -147,7 +169,28 @@ mod tests {
         let text = "subnets.a = [\"10.0.0.1/8\", \"x\", 3]";
         assert_eq!(messages(text).len(), 3);
         assert_eq!(messages("subnets.a = []"), ["is empty"]);
-        let table = "subnets.guests = { device = \"br-guests\" }";
-        assert_eq!(messages(table), ["is a table, which is not supported yet"]);
+    }
+
+    #[test]
+    fn a_subnet_follows_devices_that_are_named_as_those_of_an_interface() {
+        let text = "subnets.guests = { device = [\"br-guests\", \"wg0\", \"wg*\"] }";
+        let config = config(text);
+        let follows = config.subnets[0].addresses.follows();
+        let shown: Vec<String> = follows.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["br-guests", "wg*"]);
+        for (text, message) in [
+            ("subnets.guests = {}", "has no device"),
+            ("subnets.guests.device = []", "is empty"),
+            (
+                "subnets.guests.device = \"*\"",
+                "is every device, which tells nothing apart",
+            ),
+            (
+                "subnets.guests = { device = \"a\", prefix = \"::/0\" }",
+                "unknown key",
+            ),
+        ] {
+            assert_eq!(messages(text), [message], "{text}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::{Counter, Format, Selectors, parse};
+use crate::config::{Addresses, Counter, Format, Selectors, parse};
 use crate::drilldown::attribution::{Attribution, Belongs};
 use crate::drilldown::scope::Scope;
 use crate::kernel::conntrack::{Detail, FlowRecord, Tuple};
@@ -39,12 +39,15 @@ fn scope(words: &str) -> Scope {
             list.split(',')
                 .map(|name| InterfaceName::new(name).unwrap())
         };
-        let prefixes = || list.split(',').map(|net| net.parse().unwrap());
+        let addresses = || {
+            let prefixes = list.split(',').map(|net| net.parse().unwrap());
+            Addresses::from(prefixes.collect::<Vec<_>>())
+        };
         match key {
             "in" => selectors.in_ = Some(interfaces().collect()),
             "out" => selectors.out = Some(interfaces().collect()),
-            "from" => selectors.from = Some(prefixes().collect()),
-            "to" => selectors.to = Some(prefixes().collect()),
+            "from" => selectors.from = Some(addresses()),
+            "to" => selectors.to = Some(addresses()),
             _ => panic!("{key}"),
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::config::{Config, Counter, Interface};
+use crate::config::{Addresses, Config, Counter, Interface};
 use crate::drilldown::prefixes::PrefixSet;
 use crate::kernel::routes::Path;
 use crate::units::{CounterName, DeviceName, DevicePattern, InterfaceName};
@@ -31,15 +31,15 @@ impl Scope {
     /// The scope of `counter`; `own` are the router's addresses, on all devices.
     pub fn new(config: &Config, counter: &Counter, own: &[IpAddr]) -> Self {
         let selectors = &counter.selectors;
-        let prefixes = |list: &Option<Vec<_>>| {
-            let list = list.as_ref()?;
-            Some(PrefixSet::new(list.iter().copied()))
+        let prefixes = |addresses: &Option<Addresses>| {
+            let prefixes = addresses.as_ref()?.prefixes();
+            Some(PrefixSet::new(prefixes.iter().copied()))
         };
         let choice = |list: &Option<Vec<_>>| {
             let list = list.as_ref()?;
             Some(InterfaceChoice::new(config, list))
         };
-        let subnets = config.subnets.iter().flat_map(|subnet| &subnet.prefixes);
+        let subnets = (config.subnets.iter()).flat_map(|subnet| subnet.addresses.prefixes());
         Scope {
             counter: counter.name.clone(),
             from: prefixes(&selectors.from),

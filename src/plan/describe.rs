@@ -1,6 +1,6 @@
 //! What each counter will see, in words, for `flowctl plan`.
 
-use crate::config::{Config, Counter};
+use crate::config::{Addresses, Config, Counter};
 use crate::units::{DevicePattern, InterfaceName};
 
 /// One line a counter, as nft comments, so that the whole output of `flowctl plan` stays loadable.
@@ -48,11 +48,11 @@ fn sentence(config: &Config, counter: &Counter) -> String {
         };
         words.push(format!("{verb} {}", devices(config, names)));
     }
-    if let Some(prefixes) = &selectors.from {
-        words.push(format!("from {}", join(prefixes)));
+    if let Some(addresses) = &selectors.from {
+        words.push(format!("from {}", in_words(addresses)));
     }
-    if let Some(prefixes) = &selectors.to {
-        words.push(format!("to {}", join(prefixes)));
+    if let Some(addresses) = &selectors.to {
+        words.push(format!("to {}", in_words(addresses)));
     }
     let place = match (selectors.leaves(), selectors.in_.is_some()) {
         (false, _) => {
@@ -73,7 +73,29 @@ fn devices(config: &Config, names: &[InterfaceName]) -> String {
     names.join(" or ")
 }
 
-fn join(prefixes: &[ipnet::IpNet]) -> String {
-    let texts: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
-    texts.join(" or ")
+/// The prefixes at the moment, and whom they follow.
+fn in_words(addresses: &Addresses) -> String {
+    let join = |texts: Vec<String>| texts.join(" or ");
+    let prefixes = join(
+        addresses
+            .prefixes()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    );
+    if addresses.follows().is_empty() {
+        return prefixes;
+    }
+    let devices = join(
+        addresses
+            .follows()
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    );
+    if prefixes.is_empty() {
+        format!("nowhere now, as {devices} has no prefix,")
+    } else {
+        format!("{prefixes}, following {devices},")
+    }
 }

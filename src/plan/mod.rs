@@ -83,17 +83,17 @@ fn elements_of(config: &Config, counter: &Counter) -> Vec<(Vec<Field>, Element)>
     for &six in families {
         let mut fields = Vec::new();
         let mut keys: Vec<Vec<KeyValue>> = vec![Vec::new()];
-        if let Some(prefixes) = &selectors.from {
+        if let Some(addresses) = &selectors.from {
             fields.push(if six { Field::Source6 } else { Field::Source4 });
-            keys = product(keys, &prefixes_of_family(prefixes, six));
+            keys = product(keys, &prefixes_of_family(addresses.prefixes(), six));
         }
-        if let Some(prefixes) = &selectors.to {
+        if let Some(addresses) = &selectors.to {
             fields.push(if six {
                 Field::Destination6
             } else {
                 Field::Destination4
             });
-            keys = product(keys, &prefixes_of_family(prefixes, six));
+            keys = product(keys, &prefixes_of_family(addresses.prefixes(), six));
         }
         if let Some(names) = &selectors.in_ {
             fields.push(Field::ArrivesBy);

@@ -80,11 +80,11 @@ pub(crate) fn config(
             .map(|prefix| prefix.parse().unwrap())
             .collect();
         let from = Selectors {
-            from: Some(prefixes.clone()),
+            from: Some(prefixes.clone().into()),
             ..Selectors::default()
         };
         let to = Selectors {
-            to: Some(prefixes.clone()),
+            to: Some(prefixes.clone().into()),
             ..Selectors::default()
         };
         config.counters.push(Counter {
@@ -97,7 +97,8 @@ pub(crate) fn config(
             selectors: to,
             capacity: None,
         });
-        config.subnets.push(Subnet { name, prefixes });
+        let addresses = prefixes.into();
+        config.subnets.push(Subnet { name, addresses });
     }
     for (name, selectors) in counters {
         let name = CounterName::new(name).unwrap();
@@ -131,10 +132,11 @@ fn naive(config: &Config, hook: Hook, packet: &Packet) -> Vec<CounterName> {
             written.any(|written| is_meant(&written.to_string(), device.as_str()))
         }),
     };
-    let within = |prefixes: &Option<Vec<IpNet>>, address: IpAddr| {
-        prefixes
-            .as_ref()
-            .is_none_or(|prefixes| prefixes.iter().any(|prefix| prefix.contains(&address)))
+    let within = |addresses: &Option<Addresses>, address: IpAddr| {
+        addresses.as_ref().is_none_or(|addresses| {
+            let mut prefixes = addresses.prefixes().iter();
+            prefixes.any(|prefix| prefix.contains(&address))
+        })
     };
     let leaving_hook = hook != Hook::Prerouting;
     let mut names: Vec<CounterName> = config
@@ -247,9 +249,11 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     prop_oneof![3 => four, 1 => six]
 }
 
-/// A list as the configuration hands it over: none inside another.
-fn prefixes() -> impl Strategy<Value = Vec<IpNet>> {
-    proptest::collection::vec(prefix(), 1..4).prop_map(|prefixes| IpNet::aggregate(&prefixes))
+/// As the configuration hands them over: none inside another.
+fn addresses() -> impl Strategy<Value = Addresses> {
+    // None at all is what a device without a prefix brings.
+    proptest::collection::vec(prefix(), 0..4)
+        .prop_map(|prefixes| IpNet::aggregate(&prefixes).into())
 }
 
 fn interfaces() -> impl Strategy<Value = Vec<InterfaceName>> {
@@ -266,8 +270,8 @@ fn selectors() -> impl Strategy<Value = Selectors> {
     (
         of(interfaces()),
         of(interfaces()),
-        of(prefixes()),
-        of(prefixes()),
+        of(addresses()),
+        of(addresses()),
     )
         .prop_filter("at least one selector", |(a, b, c, d)| {
             a.is_some() || b.is_some() || c.is_some() || d.is_some()

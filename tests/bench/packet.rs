@@ -132,12 +132,12 @@ fn linear(config: &Config) -> String {
         let mut rules = String::new();
         for counter in &config.counters {
             let selectors = &counter.selectors;
-            let prefixes = if key == "saddr" {
+            let addresses = if key == "saddr" {
                 &selectors.from
             } else {
                 &selectors.to
             };
-            for prefix in prefixes.iter().flatten() {
+            for prefix in addresses.iter().flat_map(|addresses| addresses.prefixes()) {
                 rules.push_str(&format!(
                     "ip {key} {prefix} counter name {}\n",
                     counter.name
