@@ -48,8 +48,9 @@ impl Engine {
         let mut old: Vec<Watch> = std::mem::take(&mut self.watches);
         for threshold in &config.thresholds {
             let mut watch = Watch::new(threshold, &config, now);
-            let unchanged =
-                self.config.counter(&threshold.counter) == config.counter(&threshold.counter);
+            let counters = [&self.config, &config].map(|config| config.counter(&threshold.counter));
+            let [before, after] = counters;
+            let unchanged = (before.zip(after)).is_some_and(|(a, b)| a.is_written_as(b));
             let same = old
                 .iter()
                 .position(|old| unchanged && old.watches(threshold));
@@ -77,6 +78,11 @@ impl Engine {
         self.histories = config.counters.iter().map(history_of).collect();
         self.config = config;
         outcome
+    }
+
+    /// Takes the same configuration with other prefixes: everything keeps its state.
+    pub fn follow(&mut self, config: Arc<Config>) {
+        self.config = config;
     }
 
     /// Takes a reading that `meter` has just made.

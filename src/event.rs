@@ -1,11 +1,12 @@
 //! What happened, as one record each: the lines of the log. The JSON form is the contract of the log file.
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
 use crate::report::Severity;
-use crate::units::{CounterName, ThresholdName};
+use crate::units::{CounterName, SubnetName, ThresholdName};
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +84,15 @@ pub enum Event {
         fix: String,
         /// False when it no longer holds.
         active: bool,
+    },
+    /// A subnet that follows devices has other prefixes now; its counters go on.
+    Subnet {
+        /// The subnet.
+        subnet: SubnetName,
+        /// What is in it from now on.
+        prefixes: Vec<IpNet>,
+        /// What was in it.
+        before: Vec<IpNet>,
     },
     /// The configuration was read again.
     Config {

@@ -1,10 +1,11 @@
 //! Judges what makes numbers wrong or incomplete, each with its remedy. Pure: the facts are gathered elsewhere.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::{Config, Levels, Protect};
 use crate::report::{Health, Severity};
-use crate::units::BitRate;
+use crate::units::{BitRate, DevicePattern};
 
 /// Bytes are layer 3: a full Ethernet link reads about 94 % of its line rate.
 const HIGHEST_USEFUL_SHARE: f64 = 0.9;
@@ -34,6 +35,8 @@ pub struct Facts {
     pub bridge_netfilter: bool,
     /// Files that flush the whole ruleset when they are loaded.
     pub flushing_files: Vec<PathBuf>,
+    /// All devices, and whether they are switched on.
+    pub up_by_device: BTreeMap<String, bool>,
 }
 
 /// Everything worth saying, the worst first.
@@ -64,6 +67,7 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
         judge_conntrack(facts, &mut found);
     }
     judge_paths(facts, &mut found);
+    judge_devices(config, facts, &mut found);
     found.extend(config.thresholds.iter().filter_map(|threshold| {
         let Levels::Bits { raise, .. } = threshold.levels else { return None };
         let capacity = config.counter(&threshold.counter)?.capacity?;
@@ -168,6 +172,58 @@ fn judge_paths(facts: &Facts, found: &mut Vec<Health>) {
             "flush only the tables of that file: `destroy table ...` instead of `flush ruleset`",
         ));
     }
+}
+
+fn judge_devices(config: &Config, facts: &Facts, found: &mut Vec<Health>) {
+    for interface in &config.interfaces {
+        let key = format!("interfaces.{}.device", interface.name);
+        let missing = |device| missing(device, &key, "nothing is counted there", facts);
+        let devices = DevicePattern::union(&interface.devices);
+        found.extend(devices.iter().filter_map(missing));
+    }
+    for subnet in config.followed() {
+        let key = format!("subnets.{}.device", subnet.name);
+        let without = "the subnet has no prefix of it";
+        let missing = |device| missing(device, &key, without, facts);
+        let devices = subnet.addresses.follows();
+        let before = found.len();
+        found.extend(devices.iter().filter_map(missing));
+        if found.len() == before && subnet.addresses.prefixes().is_empty() {
+            let names: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            let names = names.join(" or ");
+            found.push(entry(
+                "subnet_without_prefix",
+                Severity::Warning,
+                format!(
+                    "subnet {} follows {names}, which has no address: its counters count nothing",
+                    subnet.name
+                ),
+                &format!("give {names} an address, or write another device under {key}"),
+            ));
+        }
+    }
+}
+
+/// The entry for a device that is not there, or not switched on.
+fn missing(device: &DevicePattern, key: &str, consequence: &str, facts: &Facts) -> Option<Health> {
+    let is_meant = |(name, _): &(&String, &bool)| device.matches(name);
+    let mut meant = facts.up_by_device.iter().filter(is_meant).peekable();
+    let absent = meant.peek().is_none();
+    if meant.any(|(_, up)| *up) {
+        return None;
+    }
+    let what = match (device.is_wildcard(), absent) {
+        (true, true) => format!("no device matches {device}"),
+        (true, false) => format!("all devices that match {device} are down"),
+        (false, true) => format!("there is no device {device}"),
+        (false, false) => format!("device {device} is down"),
+    };
+    Some(entry(
+        "device_missing",
+        Severity::Warning,
+        format!("{what}, which {key} names: {consequence}"),
+        &format!("bring {device} up, or write another device under {key}"),
+    ))
 }
 
 fn above_wire(raise: BitRate, capacity: BitRate) -> bool {

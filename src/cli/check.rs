@@ -4,6 +4,7 @@ use super::exit::ExitCode;
 use super::format::counted;
 use super::{Options, configuration, output};
 use crate::config::{Config, Levels, Threshold};
+use crate::plan::describe;
 use crate::units::{BitRate, PacketRate};
 
 /// Checks the configuration and says what it found.
@@ -27,6 +28,10 @@ pub fn render_summary(config: &Config) -> String {
     );
     for threshold in &config.thresholds {
         text += &summary_of(threshold);
+    }
+    for subnet in config.followed() {
+        let shown = describe::addresses_in_words(&subnet.addresses);
+        text += &format!("{}: {shown}\n", subnet.name);
     }
     text
 }

@@ -4,16 +4,26 @@ use super::exit::ExitCode;
 use super::format::counted;
 use super::{Options, output};
 use crate::config::source::{SourceError, Sourced};
-use crate::config::{self, Config, LoadError, Problem};
+use crate::config::{self, Config, Connected, LoadError, Problem};
+use crate::kernel::network::NetworkReader;
 
 /// The configuration of a command that cannot do without: from the file, else what is found, which is told; otherwise
-/// it is said what is missing or wrong.
+/// it is said what is missing or wrong. Subnets that follow devices have the prefixes of this moment.
 pub fn demand(options: &Options) -> Result<Config, ExitCode> {
     let Sourced { config, note, .. } = read(options)?;
     if let Some(note) = note {
         output::complain(note);
     }
-    Ok(config)
+    if config.followed().next().is_none() {
+        return Ok(config);
+    }
+    match NetworkReader::open().and_then(|mut reader| reader.read()) {
+        Ok(network) => Ok(config.resolved(&Connected::new(&network.links, &network.addresses))),
+        Err(error) => {
+            output::complain(error);
+            Err(ExitCode::Failure)
+        }
+    }
 }
 
 /// The same, telling nothing about what is found.

@@ -84,6 +84,7 @@ impl<'a> Teller<'a> {
                 | Event::Gap { .. }
                 | Event::Reset { .. }
                 | Event::Health { .. }
+                | Event::Subnet { .. }
                 | Event::Config { .. } => return Ok(()),
             },
             Moment::Report(report) => {

@@ -5,10 +5,11 @@ use super::format::foreign;
 use super::style::{Paint, Style};
 use super::{DoctorArgs, Options, configuration, output};
 use crate::config::source::{Source, Sourced};
-use crate::config::{self, Config, Format};
+use crate::config::{self, Config, Connected, Format};
 use crate::health;
 use crate::kernel::error::KernelError;
 use crate::kernel::facts;
+use crate::kernel::network::NetworkReader;
 use crate::kernel::nftables::Nftables;
 use crate::report::{Health, Report, Severity};
 use crate::sink::ask::ask;
@@ -77,8 +78,11 @@ fn without_file(source: &Source) -> (Option<Config>, Option<Health>) {
 }
 
 fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {
-    let facts = facts::gather(&mut Nftables::open()?, &config.table.name)?;
-    Ok(health::judge(config, &facts))
+    let network = NetworkReader::open()?.read()?;
+    let config = config.resolved(&Connected::new(&network.links, &network.addresses));
+    let mut nftables = Nftables::open()?;
+    let facts = facts::gather(&mut nftables, &config.table.name, &network.links)?;
+    Ok(health::judge(&config, &facts))
 }
 
 fn render(findings: &[Health], style: &Style) -> String {

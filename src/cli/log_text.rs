@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::flows;
@@ -88,8 +89,28 @@ pub fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
             fix,
             active,
         } => health(code, *severity, message, fix, *active),
+        Event::Subnet {
+            subnet,
+            prefixes,
+            before,
+        } => {
+            let (now, before) = (listed(prefixes), listed(before));
+            (
+                "subnet",
+                Paint::Plain,
+                format!("{subnet} is {now}, was {before}"),
+            )
+        }
         Event::Config { result, messages } => config(*result, messages),
     }
+}
+
+fn listed(prefixes: &[IpNet]) -> String {
+    if prefixes.is_empty() {
+        return "nowhere".to_owned();
+    }
+    let texts: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }
 
 fn reset(counter: Option<&CounterName>, counters: usize, by: Option<&str>) -> String {

@@ -1,5 +1,5 @@
-//! `flowctl plan`: the ruleset as nft syntax, and what each counter will see as comments. It asks the kernel
-//! nothing and changes nothing.
+//! `flowctl plan`: the ruleset as nft syntax, and what each counter will see as comments. It changes
+//! nothing, and asks the kernel only which prefixes the devices have that a subnet follows.
 
 use super::exit::ExitCode;
 use super::{Options, configuration, output};

@@ -2,6 +2,7 @@
 //! one dump feed every drilldown, and sends what they find to the loop. It sleeps while there is none.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -51,6 +52,7 @@ impl Collector {
             follows: Vec::new(),
             interval,
             dumped_at: None,
+            dump_time: Duration::ZERO,
         };
         let thread = std::thread::Builder::new()
             .name("collector".into())
@@ -63,7 +65,7 @@ impl Collector {
         self.tasks.try_send(Task::Ask(ask)).is_ok()
     }
 
-    /// Later drilldowns go by this configuration.
+    /// From now on all drilldowns go by this configuration, and by the addresses of this moment.
     pub fn reconfigure(&mut self, config: Arc<Config>) -> bool {
         self.tasks.try_send(Task::Reconfigure(config)).is_ok()
     }
@@ -84,6 +86,8 @@ struct Worker {
     follows: Vec<Follow>,
     interval: Duration,
     dumped_at: Option<Instant>,
+    /// What the last dump took.
+    dump_time: Duration,
 }
 
 struct Doors {
@@ -146,7 +150,7 @@ impl Worker {
 
     fn take(&mut self, task: Task) {
         match task {
-            Task::Reconfigure(config) => self.config = config,
+            Task::Reconfigure(config) => self.reconfigure(config),
             Task::Ask(Ask::Begin(inquiry)) => self.begin(*inquiry),
             Task::Ask(Ask::Counted {
                 id,
@@ -174,13 +178,45 @@ impl Worker {
             .find(|follow| follow.drilldown.id() == id)
     }
 
+    /// Drilldowns that go on do so in the scope that their counter has from now on.
+    fn reconfigure(&mut self, config: Arc<Config>) {
+        self.config = config;
+        if let Some(doors) = &mut self.kernel {
+            doors.routes.forget();
+        }
+        if self.follows.is_empty() {
+            return;
+        }
+        let own = self.own_addresses();
+        let is_other = |follow: &Follow| {
+            let scope = follow.scope_in(&self.config, &own);
+            scope.is_some_and(|scope| !follow.drilldown.is_about(&scope))
+        };
+        let rest = self.dump_time * REST_FACTOR;
+        let rested = (self.dumped_at).is_none_or(|at| at + rest <= clock::monotonic());
+        if rested && self.follows.iter().any(is_other) {
+            // What flows moved until now belongs to the counter as it was.
+            self.look();
+        }
+        for follow in &mut self.follows {
+            if let Some(scope) = follow.scope_in(&self.config, &own) {
+                follow.drilldown.go_on(scope);
+            }
+        }
+    }
+
+    fn own_addresses(&self) -> Vec<IpAddr> {
+        let own = addresses::own();
+        self.report("addresses_unknown", own.as_ref().err());
+        own.unwrap_or_default()
+    }
+
     fn begin(&mut self, inquiry: Inquiry) {
         if let Some(doors) = self.kernel.as_mut().filter(|_| self.follows.is_empty()) {
             doors.routes.forget();
         }
-        let own = addresses::own();
-        self.report("addresses_unknown", own.as_ref().err());
-        let scope = Scope::new(&self.config, &inquiry.counter, &own.unwrap_or_default());
+        let own = self.own_addresses();
+        let scope = Scope::new(&self.config, &inquiry.counter, &own);
         let start = AccountStart {
             at: inquiry.started.at,
             wall: inquiry.started.wall,
@@ -221,7 +257,7 @@ impl Worker {
             .interval
             .max(budget)
             .max(dump_time * REST_FACTOR);
-        self.dumped_at = Some(began);
+        (self.dumped_at, self.dump_time) = (Some(began), dump_time);
         for mut follow in std::mem::take(&mut self.follows) {
             follow.dumps += 1;
             if let Some(ending) = follow.ending.take() {
@@ -304,6 +340,13 @@ fn absorb(
 }
 
 impl Follow {
+    /// What its counter means by that configuration; `None` where the account is closed.
+    fn scope_in(&self, config: &Config, own: &[IpAddr]) -> Option<Scope> {
+        let counter = config.counter(&self.counter)?;
+        let goes_on = self.ending.is_none();
+        goes_on.then(|| Scope::new(config, counter, own))
+    }
+
     /// What the counter has counted since the account began, at this moment.
     fn counted_now(&self, nftables: &mut Nftables, table: &str) -> Result<Volume, KernelError> {
         let now = nftables.counter(table, self.counter.as_str())?;

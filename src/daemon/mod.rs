@@ -4,10 +4,13 @@
 pub mod clock;
 mod collector;
 mod errors;
+mod follow;
 mod identity;
 mod ledger;
 mod lock;
+mod lookout;
 mod memory;
+mod presence;
 mod publication;
 mod reload;
 mod removal;
@@ -25,6 +28,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use crate::ask::{Ask, Outcome, Progress};
@@ -40,7 +44,10 @@ use crate::units::Uptime;
 
 use collector::Collector;
 pub use errors::DaemonError;
+use follow::{Resolved, Surroundings};
 use ledger::Ledger;
+use lookout::{Lookout, Sighting};
+use presence::Presence;
 use reload::{Loaded, Loading};
 pub use removal::{Removed, remove};
 use schedule::Schedule;
@@ -77,14 +84,27 @@ pub struct Options {
 
 /// What reaches the loop.
 enum Message {
-    Stop { reason: String },
+    Stop {
+        reason: String,
+    },
     Reload,
     Loaded(Result<Box<Loaded>, Vec<String>>),
     Ruleset(Notice),
+    /// Devices or addresses change.
+    Stirred {
+        at: Uptime,
+        wall: Timestamp,
+    },
+    /// What they are, once they have settled.
+    Network(Box<Sighting>),
+    Resolved(Box<Resolved>),
     Progress(Box<Progress>),
     Verdict(Box<Verdict>),
     Trouble(Trouble),
-    Died { thread: &'static str, error: String },
+    Died {
+        thread: &'static str,
+        error: String,
+    },
 }
 
 /// Something besides the loop does not work, or works again.
@@ -132,6 +152,9 @@ pub struct Daemon {
     sinks: Sinks,
     shell: Shell,
     watcher: Watcher,
+    lookout: Lookout,
+    surroundings: Surroundings,
+    presence: Presence,
     _socket: crate::sink::socket::SocketFile,
     _state_dir: StateDir,
     _lock: lock::InstanceLock,
@@ -168,6 +191,9 @@ impl Daemon {
             Message::Reload => self.load_configuration(),
             Message::Loaded(loaded) => self.reload(loaded)?,
             Message::Ruleset(notice) => self.repair(&cause_of(&notice))?,
+            Message::Stirred { at, wall } => self.presence.stir(at, wall),
+            Message::Network(sighting) => self.look_around(*sighting),
+            Message::Resolved(resolved) => self.carry_over(*resolved),
             Message::Progress(progress) => {
                 let outcome = self.engine.explain(clock::tick(self.sequence), *progress);
                 self.carry_out(outcome);
@@ -193,12 +219,14 @@ impl Daemon {
         });
         if let Ok(reading) = read {
             self.last_reading = reading;
+            self.presence.note(reading.tick.at, self.table.moved());
             let outcome = self.engine.observe(reading.tick, &self.meter);
             self.carry_out(outcome);
             if reading.missing > 0 {
                 self.repair("counters were missing")?;
             }
         }
+        self.follow();
         self.check_vitals();
         self.publish();
         Ok(())
@@ -271,6 +299,7 @@ impl Daemon {
         self.publish_durably();
         drop(self.inbox);
         self.watcher.finish();
+        self.lookout.finish();
         self.collector.finish();
         self.sinks.finish();
         self.shell.finish();

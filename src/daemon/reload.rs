@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock};
 use crate::config::source::Source;
-use crate::config::{Config, LabelsByInterface};
+use crate::config::{Config, Connected, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -16,6 +16,8 @@ pub struct Loaded {
     note: Option<String>,
     source: Source,
     ruleset: Ruleset,
+    /// Which prefixes the devices had.
+    connected: Arc<Connected>,
     /// What is to be remembered of its label bits.
     labels: LabelsByInterface,
 }
@@ -42,12 +44,15 @@ impl Daemon {
         }
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
+        let connected = Arc::clone(&self.surroundings.connected);
         let load = move || {
             let loaded = source.read().map(|mut sourced| {
                 let labels = sourced.config.keep_labels(&labels_before);
+                let config = sourced.config.resolved(&connected);
                 Box::new(Loaded {
-                    ruleset: plan::compile(&sourced.config),
-                    config: Arc::new(sourced.config),
+                    ruleset: plan::compile(&config),
+                    config: Arc::new(config),
+                    connected,
                     note: sourced.note,
                     source: sourced.again,
                     labels,
@@ -91,6 +96,8 @@ impl Daemon {
         }
         *self.ledger.labels() = loaded.labels;
         self.source = Some(loaded.source);
+        // Where these changed meanwhile, the next tick goes over to them.
+        self.surroundings.in_force = loaded.connected;
         self.adopt(loaded.config, loaded.note);
         Ok(())
     }
@@ -112,6 +119,8 @@ impl Daemon {
         self.meter = meter;
         self.carry_out(outcome);
         self.collector.reconfigure(Arc::clone(&config));
+        let links = &self.surroundings.network.links;
+        self.presence.reconfigure(&config, links);
         self.schedule.set_interval(config.tick, clock::monotonic());
         if config.log != old.log {
             self.sinks.set_log(config.log.clone());

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use super::collector::Collector;
+use super::follow::Surroundings;
 use super::lock::InstanceLock;
+use super::lookout::Lookout;
 use super::memory::{Recalled, recall};
+use super::presence::Presence;
 use super::reload::Loading;
 use super::schedule::Schedule;
 use super::sinks::Sinks;
@@ -65,8 +68,12 @@ impl Daemon {
             mut notes,
         } = recall(&state_dir, table.nftables(), found, &mut config)?;
         notes.splice(0..0, options.notes);
-        let config = Arc::new(config);
         let (sender, inbox) = sync_channel(INBOX);
+        let (lookout, network) = Lookout::start(sender.clone())?;
+        let surroundings = Surroundings::new(network);
+        let config = Arc::new(config.resolved(&surroundings.connected));
+        let mut presence = Presence::default();
+        presence.reconfigure(&config, &surroundings.network.links);
         // Before the table is installed: what others do to it from then on is heard.
         let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
         let before = clock::wall();
@@ -128,6 +135,9 @@ impl Daemon {
             sinks,
             shell,
             watcher,
+            lookout,
+            surroundings,
+            presence,
             _socket: socket,
             _state_dir: state_dir,
             _lock: lock,

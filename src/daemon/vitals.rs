@@ -48,19 +48,13 @@ impl Vitals {
     fn judge(&mut self, config: &Config, facts: &Facts) -> Vec<Event> {
         let judged = health::judge(config, facts);
         let mut events = Vec::new();
-        let lacks = |list: &[Health], code: &str| !list.iter().any(|entry| entry.code == code);
-        events.extend(
-            judged
-                .iter()
-                .filter(|entry| lacks(&self.judged, &entry.code))
-                .map(|e| event(e, true)),
-        );
-        events.extend(
-            self.judged
-                .iter()
-                .filter(|entry| lacks(&judged, &entry.code))
-                .map(|e| event(e, false)),
-        );
+        // What the same remedy helps against is the same, however its figures change.
+        let same = |a: &Health, b: &Health| (&a.code, &a.fix) == (&b.code, &b.fix);
+        let lacks = |list: &[Health], entry: &Health| !list.iter().any(|other| same(other, entry));
+        let come = judged.iter().filter(|entry| lacks(&self.judged, entry));
+        events.extend(come.map(|entry| event(entry, true)));
+        let gone = self.judged.iter().filter(|entry| lacks(&judged, entry));
+        events.extend(gone.map(|entry| event(entry, false)));
         self.judged = judged;
         events
     }
@@ -112,6 +106,12 @@ impl Daemon {
         }
     }
 
+    /// The same without waiting for its time.
+    pub(super) fn check_vitals_now(&mut self) {
+        self.vitals.checked_at = None;
+        self.check_vitals();
+    }
+
     pub(super) fn check_vitals(&mut self) {
         let now = clock::uptime();
         if self
@@ -122,7 +122,8 @@ impl Daemon {
             return;
         }
         self.vitals.checked_at = Some(now);
-        match facts::gather(self.table.nftables(), &self.config.table.name) {
+        let links = &self.surroundings.network.links;
+        match facts::gather(self.table.nftables(), &self.config.table.name, links) {
             Ok(facts) => {
                 for event in self.vitals.judge(&self.config, &facts) {
                     self.log(event);

@@ -130,6 +130,16 @@ impl Drilldown {
         &self.id
     }
 
+    /// Goes on where the counter has other prefixes, or the router other addresses. What was found so far stays.
+    pub fn go_on(&mut self, scope: Scope) {
+        self.scope = scope.after(&self.scope);
+    }
+
+    /// Whether it would go on just as it does.
+    pub fn is_about(&self, scope: &Scope) -> bool {
+        self.scope.judges_as(scope)
+    }
+
     /// A dump begins at `wall`. One that was begun and never ended is given up; what it showed stays known.
     pub fn begin_dump(&mut self, wall: Timestamp) {
         self.table.begin_dump(nanoseconds(wall));

@@ -28,6 +28,14 @@ impl PrefixSet {
         set
     }
 
+    /// Takes in what `other` has.
+    pub fn extend(&mut self, other: &PrefixSet) {
+        self.v4.extend(&other.v4);
+        self.v6.extend(&other.v6);
+        keep_outermost(&mut self.v4);
+        keep_outermost(&mut self.v6);
+    }
+
     /// Whether `address` is in one of the prefixes.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {

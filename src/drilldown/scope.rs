@@ -56,6 +56,18 @@ impl Scope {
         }
     }
 
+    /// The same for an account that began in another scope: who was inside then is so until it ends.
+    pub(super) fn after(mut self, before: &Scope) -> Self {
+        self.subnets.extend(&before.subnets);
+        self.own.extend(&before.own);
+        self
+    }
+
+    /// Whether the same flows belong to the counter.
+    pub(super) fn judges_as(&self, other: &Scope) -> bool {
+        (&self.from, &self.to) == (&other.from, &other.to)
+    }
+
     /// The labels that packets of the original direction get on that path.
     pub(super) fn labels_of(&self, path: &Path) -> u128 {
         let of = |device: &Option<DeviceName>, bits: fn(LabelBits) -> u128| {

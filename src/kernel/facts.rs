@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::KernelError;
+use super::links::Link;
 use super::nftables::Nftables;
 use crate::health::Facts;
 
@@ -22,8 +23,8 @@ const RULESET_FILES: [&str; 3] = [
 /// The conntrack sysctls a drilldown needs, with the value it needs.
 pub const NEEDED_SYSCTLS: [(&str, &str); 3] = [("acct", "1"), ("timestamp", "1"), ("events", "1")];
 
-/// What is so in the calling thread's network namespace.
-pub fn gather(nftables: &mut Nftables, table: &str) -> Result<Facts, KernelError> {
+/// What is so in the calling thread's network namespace, which has these devices.
+pub fn gather(nftables: &mut Nftables, table: &str, links: &[Link]) -> Result<Facts, KernelError> {
     let found = nftables.own_table(table)?;
     Ok(Facts {
         table_installed: found.is_some(),
@@ -39,6 +40,9 @@ pub fn gather(nftables: &mut Nftables, table: &str) -> Result<Facts, KernelError
             .iter()
             .map(PathBuf::from)
             .filter(|path| flushes(path))
+            .collect(),
+        up_by_device: (links.iter())
+            .map(|link| (link.name.clone(), link.up))
             .collect(),
     })
 }

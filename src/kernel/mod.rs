@@ -14,6 +14,7 @@ pub mod flows;
 pub mod links;
 pub mod monitor;
 pub mod network;
+pub mod network_monitor;
 pub mod nft;
 pub mod nftables;
 pub mod routes;

@@ -28,18 +28,50 @@ impl Network {
     /// attempt saw.
     pub fn read() -> Result<Network, KernelError> {
         let mut netlink = Netlink::open(NETLINK_ROUTE)?;
-        let mut attempt = 1;
-        loop {
-            let mut network = Network::default();
-            let ends = [
-                links::dump(&mut netlink, &mut network.links)?,
-                addresses::dump(&mut netlink, &mut network.addresses)?,
-                default_routes::dump(&mut netlink, &mut network.default_routes)?,
-            ];
-            if attempt == ATTEMPTS || !ends.iter().any(|end| end.interrupted) {
-                return Ok(network);
-            }
-            attempt += 1;
-        }
+        read(|network| {
+            let interrupted = dump_devices(&mut netlink, network)?;
+            let routes = default_routes::dump(&mut netlink, &mut network.default_routes)?;
+            Ok(interrupted || routes.interrupted)
+        })
     }
+}
+
+/// A door to devices and addresses that stays open, in the network namespace of the thread that opened it.
+pub struct NetworkReader {
+    netlink: Netlink,
+}
+
+impl NetworkReader {
+    /// Opens a socket of its own.
+    pub fn open() -> Result<Self, KernelError> {
+        Ok(NetworkReader {
+            netlink: Netlink::open(NETLINK_ROUTE)?,
+        })
+    }
+
+    /// Devices and addresses as they are now, without any route.
+    pub fn read(&mut self) -> Result<Network, KernelError> {
+        read(|network| dump_devices(&mut self.netlink, network))
+    }
+}
+
+/// Makes the dumps again while they are interrupted.
+fn read(
+    mut dump: impl FnMut(&mut Network) -> Result<bool, KernelError>,
+) -> Result<Network, KernelError> {
+    let mut attempt = 1;
+    loop {
+        let mut network = Network::default();
+        let interrupted = dump(&mut network)?;
+        if attempt == ATTEMPTS || !interrupted {
+            return Ok(network);
+        }
+        attempt += 1;
+    }
+}
+
+fn dump_devices(netlink: &mut Netlink, network: &mut Network) -> Result<bool, KernelError> {
+    let links = links::dump(netlink, &mut network.links)?;
+    let addresses = addresses::dump(netlink, &mut network.addresses)?;
+    Ok(links.interrupted || addresses.interrupted)
 }

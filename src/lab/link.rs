@@ -151,6 +151,13 @@ impl Links {
             .map(drop)
     }
 
+    /// Takes an address from a device.
+    pub fn remove_address(&mut self, device: &str, network: IpNet) -> Result<(), LabError> {
+        let message = rtnl::no_address(self.index(device)?, network);
+        let object = format!("{network} on {device}");
+        self.ask(message, 0, "remove address", &object).map(drop)
+    }
+
     /// Adds a route through a gateway; the default route is 0.0.0.0/0 or ::/0.
     pub fn add_route(&mut self, destination: IpNet, gateway: IpAddr) -> Result<(), LabError> {
         let object = format!("{destination} via {gateway}");

@@ -15,6 +15,14 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 
 pub(super) fn address(device: u32, network: IpNet) -> Message {
+    Message::NewAddress(address_message(device, network))
+}
+
+pub(super) fn no_address(device: u32, network: IpNet) -> Message {
+    Message::DelAddress(address_message(device, network))
+}
+
+fn address_message(device: u32, network: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family(network.addr());
     message.header.prefix_len = network.prefix_len();
@@ -27,7 +35,7 @@ pub(super) fn address(device: u32, network: IpNet) -> Message {
         AddressAttribute::Local(network.addr()),
         AddressAttribute::Address(network.addr()),
     ];
-    Message::NewAddress(message)
+    message
 }
 
 pub(super) fn route(destination: IpNet, gateway: IpAddr) -> Message {

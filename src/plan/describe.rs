@@ -49,10 +49,10 @@ fn sentence(config: &Config, counter: &Counter) -> String {
         words.push(format!("{verb} {}", devices(config, names)));
     }
     if let Some(addresses) = &selectors.from {
-        words.push(format!("from {}", in_words(addresses)));
+        words.push(format!("from {}", addresses_in_words(addresses)));
     }
     if let Some(addresses) = &selectors.to {
-        words.push(format!("to {}", in_words(addresses)));
+        words.push(format!("to {}", addresses_in_words(addresses)));
     }
     let place = match (selectors.leaves(), selectors.in_.is_some()) {
         (false, _) => {
@@ -73,8 +73,8 @@ fn devices(config: &Config, names: &[InterfaceName]) -> String {
     names.join(" or ")
 }
 
-/// The prefixes at the moment, and whom they follow.
-fn in_words(addresses: &Addresses) -> String {
+/// The prefixes at the moment, and which devices they follow.
+pub fn addresses_in_words(addresses: &Addresses) -> String {
     let join = |texts: Vec<String>| texts.join(" or ");
     let prefixes = join(
         addresses
@@ -94,8 +94,8 @@ fn in_words(addresses: &Addresses) -> String {
             .collect(),
     );
     if prefixes.is_empty() {
-        format!("nowhere now, as {devices} has no prefix,")
+        format!("nowhere now ({devices} has no prefix)")
     } else {
-        format!("{prefixes}, following {devices},")
+        format!("{prefixes} (following {devices})")
     }
 }

@@ -50,6 +50,7 @@ pub fn counter_of(event: &Event) -> Option<&CounterName> {
         | Event::Stopped { .. }
         | Event::Gap { .. }
         | Event::Health { .. }
+        | Event::Subnet { .. }
         | Event::Config { .. } => None,
     }
 }

@@ -18,6 +18,7 @@ mod devices;
 mod discover;
 mod disk;
 mod exact;
+mod follow;
 mod full;
 mod instances;
 mod interrupted;

@@ -1,0 +1,165 @@
+//! What the loop makes of changes of devices and addresses: subnets that follow devices get their prefixes, in the
+//! table, for the thresholds and for drilldowns that go on; devices that were gone and are back leave a gap in the log.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::lookout::Sighting;
+use super::{Daemon, Message, Trouble, clock};
+use crate::config::{Config, Connected};
+use crate::event::Event;
+use crate::kernel::network::Network;
+use crate::plan;
+use crate::plan::ruleset::Ruleset;
+
+/// The code of the health entry while prefixes cannot be put in force.
+const TROUBLE: &str = "prefixes_not_followed";
+
+/// The network as last seen, and how far the configuration in force goes by it.
+pub struct Surroundings {
+    /// Devices and addresses.
+    pub network: Network,
+    /// What follows of them for subnets.
+    pub connected: Arc<Connected>,
+    /// What the configuration in force was resolved with.
+    pub in_force: Arc<Connected>,
+    /// Whether a thread resolves the configuration at the moment.
+    resolving: bool,
+}
+
+/// A configuration with the prefixes of the moment.
+pub struct Resolved {
+    /// Made of this one.
+    basis: Arc<Config>,
+    connected: Arc<Connected>,
+    config: Arc<Config>,
+    ruleset: Ruleset,
+}
+
+impl Surroundings {
+    /// In which a configuration is being resolved.
+    pub fn new(network: Network) -> Self {
+        let connected = Arc::new(Connected::new(&network.links, &network.addresses));
+        Surroundings {
+            network,
+            in_force: Arc::clone(&connected),
+            connected,
+            resolving: false,
+        }
+    }
+
+    fn own(&self) -> BTreeSet<IpAddr> {
+        let addresses = self.network.addresses.iter();
+        addresses.map(|address| address.address).collect()
+    }
+}
+
+impl Daemon {
+    /// Takes what was seen when changes had settled.
+    pub(super) fn look_around(&mut self, sighting: Sighting) {
+        for gap in self.presence.see(&sighting, clock::wall()) {
+            self.log(gap);
+        }
+        let own = self.surroundings.own();
+        let before = std::mem::replace(&mut self.surroundings.network, sighting.network);
+        let network = &self.surroundings.network;
+        let devices_changed = devices(&before) != devices(network);
+        let connected = Connected::new(&network.links, &network.addresses);
+        if connected != *self.surroundings.connected {
+            self.surroundings.connected = Arc::new(connected);
+            self.follow();
+        } else if own != self.surroundings.own() {
+            self.collector.reconfigure(Arc::clone(&self.config));
+        }
+        if devices_changed {
+            self.check_vitals_now();
+        }
+    }
+
+    /// Goes over to the prefixes of the moment where the configuration in force has others. They are worked out on a
+    /// thread of its own, as that takes a while where there are many counters.
+    pub(super) fn follow(&mut self) {
+        let surroundings = &mut self.surroundings;
+        if surroundings.resolving || Arc::ptr_eq(&surroundings.connected, &surroundings.in_force) {
+            return;
+        }
+        let basis = Arc::clone(&self.config);
+        let connected = Arc::clone(&surroundings.connected);
+        if basis.followed().next().is_none() {
+            surroundings.in_force = connected;
+            return;
+        }
+        let sender = self.sender.clone();
+        let resolve = move || {
+            let config = basis.resolved(&connected);
+            let resolved = Resolved {
+                ruleset: plan::compile(&config),
+                config: Arc::new(config),
+                basis,
+                connected,
+            };
+            // A daemon that has ended meanwhile needs no configuration.
+            let _ = sender.send(Message::Resolved(Box::new(resolved)));
+        };
+        let thread = std::thread::Builder::new().name("resolver".into());
+        match thread.spawn(resolve) {
+            Ok(_) => self.surroundings.resolving = true,
+            Err(error) => self.note_trouble(Trouble {
+                code: TROUBLE,
+                error: Some(format!("cannot start a thread: {error}")),
+            }),
+        }
+    }
+
+    /// Puts prefixes in force. Counters are not touched, whatever the prefixes; where it fails, the next tick tries
+    /// again.
+    pub(super) fn carry_over(&mut self, resolved: Resolved) {
+        self.surroundings.resolving = false;
+        if !Arc::ptr_eq(&resolved.basis, &self.config)
+            || !Arc::ptr_eq(&resolved.connected, &self.surroundings.connected)
+        {
+            // Another configuration, or another change, came between.
+            self.follow();
+            return;
+        }
+        let changes = changes(&self.config, &resolved.config);
+        let changed = match changes.is_empty() {
+            true => Ok(()),
+            false => self.table.change(resolved.ruleset),
+        };
+        self.note_trouble(Trouble {
+            code: TROUBLE,
+            error: changed.as_ref().err().map(ToString::to_string),
+        });
+        if changed.is_err() {
+            return;
+        }
+        self.surroundings.in_force = resolved.connected;
+        self.config = Arc::clone(&resolved.config);
+        self.engine.follow(Arc::clone(&resolved.config));
+        self.collector.reconfigure(resolved.config);
+        for change in changes {
+            self.log(change);
+        }
+        self.check_vitals_now();
+    }
+}
+
+/// Names of devices, and whether they are switched on.
+fn devices(network: &Network) -> BTreeSet<(&str, bool)> {
+    let links = network.links.iter();
+    links.map(|link| (link.name.as_str(), link.up)).collect()
+}
+
+/// A record for each subnet that is not what it was.
+fn changes(old: &Config, new: &Config) -> Vec<Event> {
+    let pairs = old.subnets.iter().zip(&new.subnets);
+    let changed = pairs.filter(|(old, new)| old.addresses != new.addresses);
+    let event = changed.map(|(old, new)| Event::Subnet {
+        subnet: new.name.clone(),
+        prefixes: new.addresses.prefixes().to_vec(),
+        before: old.addresses.prefixes().to_vec(),
+    });
+    event.collect()
+}
