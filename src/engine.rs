@@ -66,13 +66,10 @@ impl Engine {
                 &mut outcome,
             );
         }
+        let positions = self.config.counter_positions();
         let history_of = |counter: &Counter| {
-            let position = self
-                .config
-                .counters
-                .iter()
-                .position(|old| old.name == counter.name);
-            position.map(|at| self.histories[at]).unwrap_or_default()
+            let position = positions.get(&counter.name);
+            position.map(|at| self.histories[*at]).unwrap_or_default()
         };
         self.histories = config.counters.iter().map(history_of).collect();
         self.config = config;

@@ -27,6 +27,7 @@ mod tree_json;
 mod tree_toml;
 mod value;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -210,6 +211,12 @@ impl Config {
     /// The counter of that name.
     pub fn counter(&self, name: &CounterName) -> Option<&Counter> {
         self.counters.iter().find(|counter| counter.name == *name)
+    }
+
+    /// Where each counter stands: for whoever looks up many of them.
+    pub fn counter_positions(&self) -> HashMap<&CounterName, usize> {
+        let names = self.counters.iter().map(|counter| &counter.name);
+        names.zip(0..).collect()
     }
 
     /// Whether any threshold asks for a drilldown: only then does flowctl use conntrack at all.

@@ -1,6 +1,8 @@
 //! What an earlier run left, made to fit what the kernel has now: what was counted meanwhile is taken in, a table that
 //! was not the one saved is believed in nothing, and what may be missing is said.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 
 use super::identity::Identity;
@@ -56,10 +58,11 @@ pub fn recall(
         let mut names: Vec<CounterName> = (config.counters.iter())
             .map(|counter| counter.name.clone())
             .collect();
-        let gone = ledger.names().filter(|name| config.counter(name).is_none());
-        names.extend(gone.cloned());
+        let positions = config.counter_positions();
+        let gone = |name: &CounterName| !positions.contains_key(name);
+        names.extend(ledger.names().filter(|name| gone(name)).cloned());
         let lost = take_in(nftables, table, &mut ledger, continuity, names)?;
-        ledger.forget_kernel_values(|name| config.counter(name).is_none());
+        ledger.forget_kernel_values(gone);
         let cause = "counters were deleted while flowctl did not run";
         gap = gap.or(saved_at.filter(|_| lost).map(|at| (at, cause)));
     }
@@ -96,12 +99,12 @@ pub fn take_in(
     dump(nftables, table, &mut meter)?;
     meter.end(clock::uptime());
     ledger.remember(&meter);
-    let unread: Vec<&CounterName> = (meter.counters().iter())
+    let unread: HashSet<&CounterName> = (meter.counters().iter())
         .filter(|counter| counter.read_at.is_none())
         .map(|counter| &counter.name)
         .collect();
     let lost = (unread.iter()).any(|name| ledger.carried(name).kernel != Volume::default());
-    ledger.forget_kernel_values(|name| unread.contains(&name));
+    ledger.forget_kernel_values(|name| unread.contains(name));
     Ok(lost)
 }
 

@@ -185,6 +185,14 @@ impl Daemon {
 
     /// One beat: read, observe, publish.
     fn tick(&mut self) -> Result<(), DaemonError> {
+        self.read()?;
+        self.check_vitals();
+        self.publish();
+        Ok(())
+    }
+
+    /// A reading, and what comes of it.
+    fn read(&mut self) -> Result<(), DaemonError> {
         self.sequence += 1;
         let read = self.table.read(&mut self.meter, self.sequence);
         self.note_trouble(Trouble {
@@ -199,8 +207,6 @@ impl Daemon {
                 self.repair("counters were missing")?;
             }
         }
-        self.check_vitals();
-        self.publish();
         Ok(())
     }
 
