@@ -86,12 +86,10 @@ fn reload(size: usize, daemon: &Child, config: &Path, state: &Path) -> f64 {
         let records = log
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        let mut changed = records.filter_map(|record: Record| match record.event {
-            Event::Config { .. } => Some(record.time),
-            _ => None,
-        });
-        if let Some(time) = changed.next() {
-            return time.duration_since(began).as_secs_f64();
+        let mut changed =
+            records.filter(|record: &Record| matches!(record.event, Event::Config { .. }));
+        if let Some(record) = changed.next() {
+            return record.time.duration_since(began).as_secs_f64();
         }
         assert!(Instant::now() < until, "it never reloaded");
         pause(Duration::from_millis(50));
