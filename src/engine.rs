@@ -141,6 +141,7 @@ impl Engine {
                 let (bits, packets, _) = metered.rates().unwrap_or_default();
                 CounterReport {
                     name: metered.name.clone(),
+                    existing: counter.existing.clone(),
                     bytes: metered.total.bytes,
                     packets: metered.total.packets,
                     bits_per_second: bits,

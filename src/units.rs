@@ -214,3 +214,186 @@ impl From<DeviceName> for String {
         name.0.to_string()
     }
 }
+
+/// The family of an nftables table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableFamily {
+    /// IPv4 and IPv6.
+    Inet,
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Bridged frames.
+    Bridge,
+    /// ARP.
+    Arp,
+    /// One device's ingress or egress.
+    Netdev,
+}
+
+impl TableFamily {
+    /// All of them.
+    pub const ALL: [TableFamily; 6] = [
+        TableFamily::Inet,
+        TableFamily::Ip,
+        TableFamily::Ip6,
+        TableFamily::Bridge,
+        TableFamily::Arp,
+        TableFamily::Netdev,
+    ];
+
+    /// As nft writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            TableFamily::Inet => "inet",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+            TableFamily::Bridge => "bridge",
+            TableFamily::Arp => "arp",
+            TableFamily::Netdev => "netdev",
+        }
+    }
+}
+
+/// An nftables table that someone else made, shown as `inet accounting`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ForeignTable {
+    family: TableFamily,
+    name: Box<str>,
+}
+
+impl ForeignTable {
+    /// Its family.
+    pub fn family(&self) -> TableFamily {
+        self.family
+    }
+
+    /// Its name within the family.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for ForeignTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.family.word(), self.name)
+    }
+}
+
+/// A named counter that someone else declared, shown as `inet accounting wan_bytes_in`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ExistingCounter(Arc<(ForeignTable, Box<str>)>);
+
+/// Why text names no counter of a table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExistingCounterError {
+    /// Not three words.
+    #[error("is not three words: a family, a table and a counter")]
+    Words,
+    /// The first word.
+    #[error("does not begin with a family of tables")]
+    Family {
+        /// What stands in its place.
+        word: String,
+    },
+    /// One of the others.
+    #[error(
+        "has a name that nft does not take: letters, digits, _, ., / and - are, at most 255 of them"
+    )]
+    Name,
+}
+
+/// The kernel keeps 256 bytes for a name, the last of them 0.
+const NFT_NAME_MAX: usize = 255;
+
+impl ExistingCounter {
+    /// Checks that both names are such that nft could have declared them.
+    pub fn new(
+        family: TableFamily,
+        table: &str,
+        counter: &str,
+    ) -> Result<Self, ExistingCounterError> {
+        let is_name = |name: &str| {
+            (1..=NFT_NAME_MAX).contains(&name.len())
+                && (name.chars()).all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c))
+        };
+        if !is_name(table) || !is_name(counter) {
+            return Err(ExistingCounterError::Name);
+        }
+        let table = ForeignTable {
+            family,
+            name: table.into(),
+        };
+        Ok(ExistingCounter(Arc::new((table, counter.into()))))
+    }
+
+    /// Reads `FAMILY TABLE COUNTER`.
+    pub fn parse(text: &str) -> Result<Self, ExistingCounterError> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [family, table, counter] = words[..] else {
+            return Err(ExistingCounterError::Words);
+        };
+        let family = (TableFamily::ALL.into_iter())
+            .find(|known| known.word() == family)
+            .ok_or_else(|| ExistingCounterError::Family {
+                word: family.to_owned(),
+            })?;
+        Self::new(family, table, counter)
+    }
+
+    /// Where it stands.
+    pub fn table(&self) -> &ForeignTable {
+        &self.0.0
+    }
+
+    /// Its name within the table.
+    pub fn counter(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl fmt::Display for ExistingCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.table(), self.counter())
+    }
+}
+
+impl TryFrom<String> for ExistingCounter {
+    type Error = ExistingCounterError;
+    fn try_from(text: String) -> Result<Self, ExistingCounterError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ExistingCounter> for String {
+    fn from(counter: ExistingCounter) -> String {
+        counter.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_of_others_is_three_words_and_shows_as_them() {
+        let parsed = ExistingCounter::parse(" netdev  fw.4\twan-in ").unwrap();
+        assert_eq!(parsed.to_string(), "netdev fw.4 wan-in");
+        assert_eq!(parsed.table().to_string(), "netdev fw.4");
+        let error = |text: &str| ExistingCounter::parse(text).unwrap_err();
+        for text in ["", "accounting a", "inet a b c", "inet"] {
+            assert_eq!(error(text), ExistingCounterError::Words, "{text}");
+        }
+        let word = "ipv4".to_owned();
+        assert_eq!(error("ipv4 a b"), ExistingCounterError::Family { word });
+        for text in ["inet a \"b\"", "inet a{ b", "ip é b"] {
+            assert_eq!(error(text), ExistingCounterError::Name, "{text}");
+        }
+        assert_eq!(
+            error(&format!("ip a {}", "b".repeat(256))),
+            ExistingCounterError::Name
+        );
+    }
+}

@@ -6,6 +6,7 @@ pub mod discover;
 #[cfg(test)]
 mod discover_tests;
 mod discover_text;
+mod existing;
 mod interfaces;
 mod keyword;
 mod labels;
@@ -38,7 +39,8 @@ pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 
 use crate::units::{
-    BitRate, CounterName, DeviceName, InterfaceName, PacketRate, SubnetName, ThresholdName,
+    BitRate, CounterName, DeviceName, ExistingCounter, InterfaceName, PacketRate, SubnetName,
+    ThresholdName,
 };
 
 /// A whole configuration, every reference resolved and every default filled in.
@@ -109,16 +111,18 @@ pub struct Subnet {
 /// One counter: implicit or from `[counters.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counter {
-    /// Its name, in nftables too.
+    /// Its name, in nftables too unless it is `existing`.
     pub name: CounterName,
-    /// Which packets it counts.
+    /// The counter that someone else declared and that is only read; `None` for one of ours. No two read the same.
+    pub existing: Option<ExistingCounter>,
+    /// Which packets it counts; of an existing one, which flows belong to it.
     pub selectors: Selectors,
     /// Of its direction, summed over its interfaces; `None` when one of them says nothing.
     pub capacity: Option<BitRate>,
 }
 
-/// What a packet must match. `None` means "any"; at least one is given. Every selector given must match; a list
-/// is a union.
+/// What a packet must match. `None` means "any"; at least one is given, but where nobody asks for the flows of an
+/// existing counter. Every selector given must match; a list is a union.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selectors {
     /// Interfaces it arrives by.
@@ -219,6 +223,11 @@ impl Config {
         names.zip(0..).collect()
     }
 
+    /// The counters that flowctl declares itself.
+    pub fn own_counters(&self) -> impl Iterator<Item = &Counter> {
+        (self.counters.iter()).filter(|counter| counter.existing.is_none())
+    }
+
     /// Whether any threshold asks for a drilldown: only then does flowctl use conntrack at all.
     pub fn wants_conntrack(&self) -> bool {
         self.thresholds.iter().any(|threshold| threshold.drilldown)
@@ -226,6 +235,11 @@ impl Config {
 }
 
 impl Selectors {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Selectors::default()
+    }
+
     /// Whether this counts what leaves (forward and output) rather than what arrives (ingress).
     pub fn leaves(&self) -> bool {
         self.out.is_some() || self.to.is_some()

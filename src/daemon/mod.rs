@@ -4,6 +4,7 @@
 pub mod clock;
 mod collector;
 mod errors;
+mod foreign;
 mod identity;
 mod ledger;
 mod lock;
@@ -200,7 +201,13 @@ impl Daemon {
             error: read.as_ref().err().map(ToString::to_string),
         });
         if let Ok(reading) = read {
+            if reading.missing_existing != self.last_reading.missing_existing {
+                self.vitals.recheck();
+            }
             self.last_reading = reading;
+            for gap in self.table.take_foreign_gaps() {
+                self.log(gap);
+            }
             let outcome = self.engine.observe(reading.tick, &self.meter);
             self.carry_out(outcome);
             if reading.missing > 0 {

@@ -1,7 +1,7 @@
 //! Another configuration while the daemon runs: read on a thread of its own, then carried out between two ticks.
 //! One with problems changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock};
@@ -10,6 +10,7 @@ use crate::config::{Config, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
+use crate::units::CounterName;
 
 /// More names than this make a record no clearer.
 const NAMES_MAX: usize = 20;
@@ -104,17 +105,16 @@ impl Daemon {
         let mut messages: Vec<String> = note.into_iter().collect();
         messages.extend(differences(&old, &config));
         self.ledger.remember(&self.meter);
-        let positions = config.counter_positions();
-        self.ledger
-            .forget_kernel_values(|name| !positions.contains_key(name));
-        let names = config.counters.iter().map(|counter| counter.name.clone());
-        let meter = self
-            .meter
-            .reconfigured(names, |name| self.ledger.carried(name));
+        let own: HashSet<&CounterName> = config.own_counters().map(|own| &own.name).collect();
+        self.ledger.forget_kernel_values(|name| !own.contains(name));
+        let counters = (config.counters.iter())
+            .map(|counter| (counter.name.clone(), self.ledger.carried(counter)));
+        let meter = self.meter.reconfigured(counters);
         let outcome =
             self.engine
                 .reconfigure(Arc::clone(&config), self.last_reading.tick, &self.meter);
         self.meter = meter;
+        self.table.follow(&self.meter, None);
         self.carry_out(outcome);
         self.collector.reconfigure(Arc::clone(&config));
         self.schedule.set_interval(config.tick, clock::monotonic());

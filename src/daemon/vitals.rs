@@ -44,6 +44,11 @@ impl Vitals {
         all
     }
 
+    /// The facts have changed: they are judged at the next occasion.
+    pub fn recheck(&mut self) {
+        self.checked_at = None;
+    }
+
     /// Judges the facts again; returns what came and what went, as records.
     fn judge(&mut self, config: &Config, facts: &Facts) -> Vec<Event> {
         let judged = health::judge(config, facts);
@@ -123,7 +128,8 @@ impl Daemon {
         }
         self.vitals.checked_at = Some(now);
         match facts::gather(self.table.nftables(), &self.config.table.name) {
-            Ok(facts) => {
+            Ok(mut facts) => {
+                facts.missing_existing = self.meter.missing_existing().cloned().collect();
                 for event in self.vitals.judge(&self.config, &facts) {
                     self.log(event);
                 }
