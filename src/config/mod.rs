@@ -1,6 +1,7 @@
 //! The configuration, valid by construction: what the rest of flowctl works with. How the file is written and
 //! what is wrong with it is the business of the modules below; a `Config` has no problem left in it.
 
+pub mod adopt;
 mod counters;
 pub mod discover;
 #[cfg(test)]

@@ -360,10 +360,11 @@ fn one_table_with_our_names_does_not_mix_with_ours() {
                 too = { existing = \"netdev accounting wan_out\" }\n";
     let bench = Bench::new(&lab.router, text);
     let file = bench.path().join("names.nft");
-    let theirs = "table ip accounting { counter wan_out { packets 7 bytes 70 } }\n\
-                  table netdev accounting { counter wan_out { packets 9 bytes 90 } }\n\
-                  table inet accounting { counter wan_out { packets 1 bytes 10 } }\n";
-    std::fs::write(&file, theirs).unwrap();
+    let theirs = [("ip", 7), ("netdev", 9), ("inet", 1)].map(|(family, packets)| {
+        let counter = format!("counter wan_out {{\n packets {packets} bytes 70\n }}");
+        format!("table {family} accounting {{\n {counter}\n}}\n")
+    });
+    std::fs::write(&file, theirs.concat()).unwrap();
     bench.nft(&["-f", file.to_str().unwrap()]);
     let daemon = bench.start();
     burst(&lab, 100);
