@@ -1,16 +1,19 @@
 //! Counters of others: a user's own ruleset under real traffic. Its counters are read as `nft` lists them, totals go on
 //! over whatever becomes of it, and nothing of it is ever changed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use flowctl::config::adopt;
 use flowctl::event::Event;
+use flowctl::kernel::nftables::Nftables;
 use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
 use flowctl::report::{CounterReport, Severity};
 use flowctl::units::BitRate;
 
 use crate::naive::settled;
-use crate::support::{Bench, Daemon, eventually, lab, pause};
+use crate::support::{Bench, Daemon, eventually, lab, namespace, pause};
 use crate::truth::{
     Truth, assert_near, assert_no_excess, await_raised, await_verdict, beat, beats,
 };
@@ -371,6 +374,46 @@ fn one_table_with_our_names_does_not_mix_with_ours() {
     daemon.settle();
     let packets = ["wan_out", "theirs", "too"].map(|name| daemon.counter(name).packets);
     assert_eq!(packets, [100, 7, 9]);
+}
+
+#[test]
+fn the_named_counters_of_every_family_are_found_and_can_be_adopted() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(
+        &namespace,
+        "tick = \"200ms\"\n[interfaces.wan]\ndevice = \"wan0\"",
+    );
+    let families = ["arp", "bridge", "inet", "ip", "ip6", "netdev"];
+    for family in families {
+        bench.nft(&["add", "table", family, "fw-4"]);
+        bench.nft(&["add", "counter", family, "fw-4", "wan_in"]);
+    }
+    bench.nft(&["add", "counter", "inet", "fw-4", "Old.One"]);
+    bench.nft(&["add", "quota", "inet", "fw-4", "no_counter", "1 mbytes"]);
+    let daemon = bench.start();
+    let found = namespace.run(|| Nftables::open()?.named_counters());
+    let found = found.unwrap().unwrap();
+    let read: BTreeSet<String> = (found.iter().map(ToString::to_string))
+        .filter(|counter| !counter.starts_with("inet flowctl "))
+        .collect();
+    let mut wanted: BTreeSet<String> = (families.iter())
+        .map(|family| format!("{family} fw-4 wan_in"))
+        .collect();
+    wanted.insert("inet fw-4 Old.One".to_owned());
+    assert_eq!(read, wanted);
+
+    let taken = ["wan_in", "wan_out"].map(str::to_owned).into();
+    let adopted = adopt::render(&found, "flowctl", &taken);
+    bench.configure(&format!("[interfaces.wan]\ndevice = \"wan0\"\n{adopted}"));
+    daemon.stop();
+    let daemon = bench.start();
+    let report = daemon.status();
+    let counters = report.counters.iter();
+    let shown: BTreeSet<String> = (counters.filter(|counter| counter.present))
+        .filter_map(|counter| Some(counter.existing.as_ref()?.to_string()))
+        .collect();
+    assert_eq!(shown, wanted);
+    assert!(!said_missing(&daemon));
 }
 
 #[test]
