@@ -338,8 +338,8 @@ impl Metered {
             return false;
         };
         let Some(before) = existing.handle.replace(handle) else {
-            // Nothing was counted by that name: it begins with what was counted before flowctl came. Else it goes on,
-            // and what the kernel has is no news.
+            // Never read before: without a total it begins with all that the kernel has; a total goes on, and what the
+            // kernel has is no news.
             if self.total != Volume::default() {
                 self.kernel = self.passing;
             }
