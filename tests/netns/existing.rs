@@ -217,10 +217,22 @@ fn a_drilldown_reads_the_counter_beside_its_dumps() {
 
 #[test]
 fn totals_go_on_over_resets_and_over_tables_made_anew() {
+    goes_on("auto");
+}
+
+#[test]
+fn totals_go_on_where_the_ruleset_is_flushed_with_our_table() {
+    goes_on("off");
+}
+
+fn goes_on(protect: &str) {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, &config());
+    let bench = Bench::new(
+        &lab.router,
+        &format!("table.protect = \"{protect}\"\n{}", config()),
+    );
     load(&bench, "");
     let daemon = bench.start();
     let upload = upload(&lab);
