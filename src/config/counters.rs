@@ -35,7 +35,7 @@ pub(super) struct CounterDraft<'n> {
     pub name: Option<CounterName>,
     /// Where it names a counter of others.
     existing_node: Option<&'n Node>,
-    pub existing: Option<ExistingCounter>,
+    existing: Option<ExistingCounter>,
     /// Whether any selector is given, right or wrong.
     selects: bool,
     selectors: Selectors,
@@ -67,11 +67,18 @@ impl CounterDraft<'_> {
 pub(super) struct CounterDrafts<'n> {
     pub list: Vec<CounterDraft<'n>>,
     index_by_name: BTreeMap<String, usize>,
+    index_by_existing: BTreeMap<ExistingCounter, usize>,
 }
 
 impl<'n> CounterDrafts<'n> {
     pub(super) fn find(&self, name: &str) -> Option<&CounterDraft<'n>> {
         self.index_by_name.get(name).map(|index| &self.list[*index])
+    }
+
+    /// The counter that reads that one of others.
+    pub(super) fn reader(&self, existing: &ExistingCounter) -> Option<&CounterDraft<'n>> {
+        let index = self.index_by_existing.get(existing);
+        index.map(|index| &self.list[*index])
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -96,6 +103,10 @@ impl<'n> CounterDrafts<'n> {
         }
         self.index_by_name
             .insert(written.to_owned(), self.list.len());
+        if let Some(existing) = &draft.existing {
+            self.index_by_existing
+                .insert(existing.clone(), self.list.len());
+        }
         self.list.push(draft);
     }
 
@@ -153,7 +164,7 @@ pub(super) fn read<'n>(
     {
         let mut draft = declared(written, node, interfaces, subnets, problems);
         if let Some(node) = draft.existing_node {
-            draft.existing = existing::read(node, own_table, &counters.list, problems);
+            draft.existing = existing::read(node, own_table, &counters, problems);
         }
         counters.add(written, draft, problems);
     }

@@ -1,7 +1,7 @@
 //! `existing` under `[counters.NAME]`: a counter that someone else declared. It stands outside flowctl's own table, and
 //! no two counters read the same one.
 
-use super::counters::CounterDraft;
+use super::counters::CounterDrafts;
 use super::problem::quoted;
 use super::problems::{Problems, Wrong};
 use super::suggest::nearest;
@@ -16,7 +16,7 @@ const REMEDY: &str =
 pub(super) fn read(
     node: &Node,
     own_table: &str,
-    counters: &[CounterDraft<'_>],
+    counters: &CounterDrafts<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<ExistingCounter> {
     let written = problems.check(node, text(node, REMEDY))?;
@@ -28,8 +28,7 @@ pub(super) fn read(
         problems.wrong(node, Wrong::new("is in flowctl's own table", remedy));
         return None;
     }
-    let same = |draft: &&CounterDraft<'_>| draft.existing.as_ref() == Some(&existing);
-    if let Some(other) = counters.iter().find(same) {
+    if let Some(other) = counters.reader(&existing) {
         let (path, line) = (&other.node.path, problems.line(other.node.key.start));
         let message = format!("is read twice: by {path} on line {line} too");
         problems.wrong(node, Wrong::new(message, "keep one of the two"));
