@@ -67,13 +67,10 @@ impl Engine {
                 &mut outcome,
             );
         }
+        let positions = self.config.counter_positions();
         let history_of = |counter: &Counter| {
-            let position = self
-                .config
-                .counters
-                .iter()
-                .position(|old| old.name == counter.name);
-            position.map(|at| self.histories[at]).unwrap_or_default()
+            let position = positions.get(&counter.name);
+            position.map(|at| self.histories[*at]).unwrap_or_default()
         };
         self.histories = config.counters.iter().map(history_of).collect();
         self.config = config;
@@ -150,6 +147,7 @@ impl Engine {
                 let (bits, packets, _) = metered.rates().unwrap_or_default();
                 CounterReport {
                     name: metered.name.clone(),
+                    existing: counter.existing.clone(),
                     bytes: metered.total.bytes,
                     packets: metered.total.packets,
                     bits_per_second: bits,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::config::{Config, Levels, Protect};
 use crate::report::{Health, Severity};
-use crate::units::{BitRate, DevicePattern};
+use crate::units::{BitRate, DevicePattern, ExistingCounter};
 
 /// Bytes are layer 3: a full Ethernet link reads about 94 % of its line rate.
 const HIGHEST_USEFUL_SHARE: f64 = 0.9;
@@ -19,6 +19,8 @@ pub struct Facts {
     pub table_installed: bool,
     /// Whether a daemon owns it, so that nobody else can change it.
     pub table_owned: bool,
+    /// Counters of others that are to be read and do not exist.
+    pub missing_existing: Vec<ExistingCounter>,
     /// nf_conntrack_acct; `None` where the kernel has no conntrack.
     pub accounting: Option<u64>,
     /// nf_conntrack_timestamp.
@@ -63,6 +65,7 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
             "run the daemon on Linux 6.9 or newer, which has tables that are owned and outlive their owner",
         ));
     }
+    found.extend(judge_existing(config, facts));
     if config.wants_conntrack() {
         judge_conntrack(facts, &mut found);
     }
@@ -85,6 +88,29 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
     }));
     found.sort_by_key(|entry| std::cmp::Reverse(entry.severity));
     found
+}
+
+/// One entry for all that are missing.
+fn judge_existing(config: &Config, facts: &Facts) -> Option<Health> {
+    let first = facts.missing_existing.first()?;
+    let reader =
+        (config.counters.iter()).find(|counter| counter.existing.as_ref() == Some(first))?;
+    let (name, others) = (&reader.name, facts.missing_existing.len() - 1);
+    let message = match others {
+        0 => {
+            format!("the counter {first}, which {name} reads, does not exist: {name} stands still")
+        }
+        _ => format!(
+            "the counter {first}, which {name} reads, and {others} more of others do not exist: what reads them \
+             stands still"
+        ),
+    };
+    Some(entry(
+        "existing_missing",
+        Severity::Warning,
+        message,
+        &format!("load the ruleset that declares it, or correct counters.{name}.existing"),
+    ))
 }
 
 fn judge_conntrack(facts: &Facts, found: &mut Vec<Health>) {

@@ -1,5 +1,6 @@
 //! Two readings become deltas and rates, and flowctl's own totals. Totals never fall, whatever happens to the
-//! kernel's counters: a value below the last one is a reset, and the new value is what was counted since.
+//! kernel's counters: a value below the last one is a reset, and the new value is what was counted since. Counters come
+//! from flowctl's own table and from those of others, whose names may be the same.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,17 +8,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::nft::CounterRecord;
-use crate::units::{CounterName, Uptime, Volume};
+use crate::units::{CounterName, ExistingCounter, ForeignTable, Uptime, Volume};
 
 /// All counters, in the configuration's order.
 #[derive(Debug)]
 pub struct Meter {
     counters: Vec<Metered>,
+    own: Names,
+    foreign: Vec<(ForeignTable, Names)>,
+    pass: u64,
+}
+
+/// The counters of one table.
+#[derive(Debug, Default)]
+struct Names {
+    /// By their names in that table.
     positions_by_name: HashMap<Box<[u8]>, usize>,
     /// Positions in the order of the last answers: the kernel dumps objects in a stable order.
     order: Vec<usize>,
     cursor: usize,
-    pass: u64,
 }
 
 /// One counter and what is known of it.
@@ -25,6 +34,8 @@ pub struct Meter {
 pub struct Metered {
     /// Its name.
     pub name: CounterName,
+    /// What it reads of a table of others; `None` where it stands in flowctl's own.
+    pub existing: Option<Existing>,
     /// flowctl's own total.
     pub total: Volume,
     /// The kernel's value at the last reading.
@@ -43,7 +54,7 @@ pub struct Metered {
 /// What one pass found of one counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delta {
-    /// The first reading of this run: no interval, hence no rate.
+    /// The first reading of this run, or of a table that others made anew: no interval, hence no rate.
     First,
     /// Counted over an interval since the reading before.
     Advanced {
@@ -63,8 +74,18 @@ pub enum Delta {
     Unread,
 }
 
+/// A counter of others, and of which table the kernel's value is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Existing {
+    /// Where it stands.
+    pub counter: ExistingCounter,
+    /// The handle of the table it was last read from: another one is another table of the same name. `None` before it
+    /// was ever read; 0, which is no table's, when that table is of a kernel that is gone.
+    pub handle: Option<u64>,
+}
+
 /// What is carried over from an earlier run, or from the configuration before a reload.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Carried {
     /// flowctl's own total.
     pub total: Volume,
@@ -72,34 +93,38 @@ pub struct Carried {
     pub kernel: Volume,
     /// How often it was reset.
     pub resets: u64,
+    /// What it reads of a table of others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub existing: Option<Existing>,
+}
+
+/// How many counters a pass has not read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Of flowctl's own.
+    pub own: usize,
+    /// Of those of others.
+    pub existing: usize,
 }
 
 impl Meter {
     /// Counters by name, each with what is carried over.
     pub fn new(counters: impl IntoIterator<Item = (CounterName, Carried)>) -> Self {
-        let counters: Vec<Metered> = counters
-            .into_iter()
-            .map(|(name, carried)| Metered {
-                name,
-                total: carried.total,
-                kernel: carried.kernel,
-                resets: carried.resets,
-                delta: Delta::Unread,
-                read_at: None,
-                passing: Volume::default(),
-                last_pass: 0,
-            })
-            .collect();
-        let positions_by_name = counters
-            .iter()
-            .enumerate()
-            .map(|(at, counter)| (counter.name.as_str().as_bytes().into(), at))
-            .collect();
+        let counters: Vec<Metered> = counters.into_iter().map(Metered::new).collect();
+        let mut own = Names::default();
+        let mut foreign: Vec<(ForeignTable, Names)> = Vec::new();
+        for (at, counter) in counters.iter().enumerate() {
+            let names = match &counter.existing {
+                None => &mut own,
+                Some(existing) => of_table(&mut foreign, existing.counter.table()),
+            };
+            names.positions_by_name.insert(counter.object().into(), at);
+        }
+        own.order.reserve(own.positions_by_name.len());
         Meter {
-            order: Vec::with_capacity(counters.len()),
             counters,
-            positions_by_name,
-            cursor: 0,
+            own,
+            foreign,
             pass: 0,
         }
     }
@@ -109,60 +134,104 @@ impl Meter {
         &self.counters
     }
 
-    /// Begins a pass over a dump's answers: what it brings counts when it ends.
+    /// The tables of others that counters are read from, each once.
+    pub fn foreign_tables(&self) -> impl ExactSizeIterator<Item = &ForeignTable> {
+        self.foreign.iter().map(|(table, _)| table)
+    }
+
+    /// Begins a pass over the dumps' answers: what it brings counts when it ends.
     pub fn begin(&mut self) {
         self.pass += 1;
-        self.cursor = 0;
+        self.own.cursor = 0;
+        self.foreign
+            .iter_mut()
+            .for_each(|(_, names)| names.cursor = 0);
     }
 
-    /// The dump begins again: an answer it had and has no more still counts.
+    /// The dump of flowctl's own table begins again: an answer it had and has no more still counts.
     pub fn repeat(&mut self) {
-        self.cursor = 0;
+        self.own.cursor = 0;
     }
 
-    /// Takes one answer. A name that is not ours is ignored.
+    /// The same of the table at that position of `foreign_tables`.
+    pub fn repeat_foreign(&mut self, table: usize) {
+        if let Some((_, names)) = self.foreign.get_mut(table) {
+            names.cursor = 0;
+        }
+    }
+
+    /// Takes one answer of flowctl's own table. A name that is not ours is ignored.
     #[inline]
     pub fn record(&mut self, record: CounterRecord<'_>) {
-        let Some(position) = self.position(record.name) else {
-            return;
+        if let Some(position) = self.own.position(&self.counters, record.name) {
+            self.counters[position].take(record, self.pass);
+        }
+    }
+
+    /// The same of the table at that position of `foreign_tables`.
+    #[inline]
+    pub fn record_foreign(&mut self, table: usize, record: CounterRecord<'_>) {
+        if let Some((_, names)) = self.foreign.get_mut(table)
+            && let Some(position) = names.position(&self.counters, record.name)
+        {
+            self.counters[position].take(record, self.pass);
+        }
+    }
+
+    /// Says which table the answers of this pass came from. What a table that others made anew holds was counted since
+    /// it was made, or was put back. Where all devices moved no more than `bound_bytes` since the last reading, a higher
+    /// value was. Returns whether there is one that counters were read from before: something may be missing.
+    pub fn came_from(&mut self, table: usize, handle: u64, bound_bytes: Option<u64>) -> bool {
+        let Some((_, names)) = self.foreign.get(table) else {
+            return false;
         };
-        let counter = &mut self.counters[position];
-        counter.passing = Volume {
-            bytes: record.bytes,
-            packets: record.packets,
-        };
-        counter.last_pass = self.pass;
+        let mut remade = false;
+        for &position in &names.order {
+            let counter = &mut self.counters[position];
+            if counter.last_pass == self.pass {
+                remade |= counter.came_from(handle, bound_bytes);
+            }
+        }
+        remade
     }
 
     /// Ends the pass: its answers are a reading made at `at`. Counters without an answer are `Unread`; returns how
     /// many these are.
-    pub fn end(&mut self, at: Uptime) -> usize {
-        let mut unread = 0;
+    pub fn end(&mut self, at: Uptime) -> Unread {
+        let mut unread = Unread::default();
         for counter in &mut self.counters {
             if counter.last_pass == self.pass {
                 counter.advance(at);
-            } else {
-                counter.delta = Delta::Unread;
-                unread += 1;
+                continue;
+            }
+            counter.delta = Delta::Unread;
+            match counter.existing {
+                None => unread.own += 1,
+                Some(_) => unread.existing += 1,
             }
         }
         unread
     }
 
-    /// The kernel's counters were created anew and stand at 0: no reset, all they will say is new.
+    /// The counters of others that the last pass has not read.
+    pub fn missing_existing(&self) -> impl Iterator<Item = &ExistingCounter> {
+        let unread = |counter: &&Metered| counter.delta == Delta::Unread;
+        let unread = self.counters.iter().filter(unread);
+        unread.filter_map(Metered::foreign_counter)
+    }
+
+    /// The counters of flowctl's own table were created anew and stand at 0: no reset, all they will say is new.
     pub fn new_epoch(&mut self) {
-        for counter in &mut self.counters {
+        let own = self.counters.iter_mut();
+        for counter in own.filter(|counter| counter.existing.is_none()) {
             counter.kernel = Volume::default();
         }
     }
 
-    /// The kernel's counter was created anew with this value, which is nothing counted by it.
+    /// The kernel's counter, of flowctl's own table, was created anew with this value, which is nothing counted by it.
     pub fn rebase(&mut self, record: CounterRecord<'_>) {
-        if let Some(&position) = self.positions_by_name.get(record.name) {
-            self.counters[position].kernel = Volume {
-                bytes: record.bytes,
-                packets: record.packets,
-            };
+        if let Some(&position) = self.own.positions_by_name.get(record.name) {
+            self.counters[position].kernel = volume(record);
         }
     }
 
@@ -170,30 +239,52 @@ impl Meter {
     /// what is carried over for them.
     pub fn reconfigured(
         &self,
-        names: impl IntoIterator<Item = CounterName>,
-        carried: impl Fn(&CounterName) -> Carried,
+        counters: impl IntoIterator<Item = (CounterName, Carried)>,
     ) -> Meter {
-        let begun = Meter::new(names.into_iter().map(|name| {
-            let carried = carried(&name);
-            (name, carried)
-        }));
         let mut meter = Meter {
             pass: self.pass,
-            ..begun
+            ..Meter::new(counters)
         };
+        let known: HashMap<&CounterName, &Metered> = (self.counters.iter())
+            .map(|counter| (&counter.name, counter))
+            .collect();
         for counter in &mut meter.counters {
-            if let Some(&position) = self.positions_by_name.get(counter.name.as_str().as_bytes()) {
-                *counter = self.counters[position].clone();
+            if let Some(known) = known.get(&counter.name)
+                && known.foreign_counter() == counter.foreign_counter()
+            {
+                *counter = (*known).clone();
             }
         }
         meter
     }
+}
 
+/// The names of `table`, which is added where it is not there.
+fn of_table<'f>(
+    foreign: &'f mut Vec<(ForeignTable, Names)>,
+    table: &ForeignTable,
+) -> &'f mut Names {
+    let known = foreign.iter().position(|(known, _)| known == table);
+    let at = known.unwrap_or_else(|| {
+        foreign.push((table.clone(), Names::default()));
+        foreign.len() - 1
+    });
+    &mut foreign[at].1
+}
+
+fn volume(record: CounterRecord<'_>) -> Volume {
+    Volume {
+        bytes: record.bytes,
+        packets: record.packets,
+    }
+}
+
+impl Names {
     /// By the order of the pass before, else by name.
     #[inline]
-    fn position(&mut self, name: &[u8]) -> Option<usize> {
+    fn position(&mut self, counters: &[Metered], name: &[u8]) -> Option<usize> {
         if let Some(&expected) = self.order.get(self.cursor)
-            && self.counters[expected].name.as_str().as_bytes() == name
+            && counters[expected].object() == name
         {
             self.cursor += 1;
             return Some(expected);
@@ -207,6 +298,71 @@ impl Meter {
 }
 
 impl Metered {
+    fn new((name, carried): (CounterName, Carried)) -> Self {
+        Metered {
+            name,
+            existing: carried.existing,
+            total: carried.total,
+            kernel: carried.kernel,
+            resets: carried.resets,
+            delta: Delta::Unread,
+            read_at: None,
+            passing: Volume::default(),
+            last_pass: 0,
+        }
+    }
+
+    /// Its name in its table.
+    #[inline]
+    fn object(&self) -> &[u8] {
+        match &self.existing {
+            None => self.name.as_str().as_bytes(),
+            Some(existing) => existing.counter.counter().as_bytes(),
+        }
+    }
+
+    /// The counter of others that it reads.
+    fn foreign_counter(&self) -> Option<&ExistingCounter> {
+        self.existing.as_ref().map(|existing| &existing.counter)
+    }
+
+    #[inline]
+    fn take(&mut self, record: CounterRecord<'_>, pass: u64) {
+        self.passing = volume(record);
+        self.last_pass = pass;
+    }
+
+    /// What the pass brought is of the table of that handle. Returns whether that is another than before.
+    fn came_from(&mut self, handle: u64, bound_bytes: Option<u64>) -> bool {
+        let Some(existing) = &mut self.existing else {
+            return false;
+        };
+        let Some(before) = existing.handle.replace(handle) else {
+            // Never read before: without a total it begins with all that the kernel has; a total goes on, and what the
+            // kernel has is no news.
+            if self.total != Volume::default() {
+                self.kernel = self.passing;
+            }
+            return false;
+        };
+        if before == handle {
+            return false;
+        }
+        let fell =
+            self.passing.bytes < self.kernel.bytes || self.passing.packets < self.kernel.packets;
+        if fell {
+            let put_back = bound_bytes.is_some_and(|bound| self.passing.bytes > bound);
+            self.kernel = if put_back {
+                self.passing
+            } else {
+                Volume::default()
+            };
+        }
+        // An interval in which it did not always count gives no rate.
+        self.read_at = None;
+        before != 0
+    }
+
     /// Takes the value that the pass brought.
     fn advance(&mut self, at: Uptime) {
         let now = self.passing;
@@ -247,6 +403,7 @@ impl Metered {
             total: self.total,
             kernel: self.kernel,
             resets: self.resets,
+            existing: self.existing.clone(),
         }
     }
 }
@@ -276,7 +433,7 @@ mod tests {
         }
     }
 
-    fn read(meter: &mut Meter, at: u64, values: &[(&str, u64)]) -> usize {
+    fn read(meter: &mut Meter, at: u64, values: &[(&str, u64)]) -> Unread {
         meter.begin();
         for (name, bytes) in values {
             meter.record(record(name, *bytes));
@@ -319,7 +476,7 @@ mod tests {
     fn a_counter_left_out_is_unread_and_its_next_interval_is_longer() {
         let mut meter = meter(&["a", "b"]);
         read(&mut meter, 1, &[("a", 0), ("b", 0)]);
-        assert_eq!(read(&mut meter, 2, &[("b", 100)]), 1);
+        assert_eq!(read(&mut meter, 2, &[("b", 100)]).own, 1);
         assert_eq!(meter.counters()[0].delta, Delta::Unread);
         read(&mut meter, 3, &[("a", 800), ("b", 200)]);
         assert_eq!(
@@ -349,7 +506,7 @@ mod tests {
         meter.record(record("b", 100));
         meter.repeat();
         meter.record(record("a", 1_600));
-        assert_eq!(meter.end(seconds(2)), 0);
+        assert_eq!(meter.end(seconds(2)), Unread::default());
         let totals = meter.counters().iter().map(|counter| counter.total.bytes);
         assert_eq!(totals.collect::<Vec<_>>(), [1_600, 100]);
         assert!(matches!(
@@ -382,6 +539,164 @@ mod tests {
             .map(|counter| counter.total.bytes)
             .collect();
         assert_eq!(totals, [11, 22, 33]);
+    }
+
+    /// Counters `a` to `c`: ours, and the counter `a` of two tables of others, last read from tables of that handle.
+    fn with_existing(handle: Option<u64>, carried: Carried) -> Meter {
+        let of = |name: &str, existing: Option<&str>| {
+            let carried = Carried {
+                existing: existing.map(|text| Existing {
+                    counter: ExistingCounter::parse(text).unwrap(),
+                    handle,
+                }),
+                ..carried.clone()
+            };
+            (CounterName::new(name).unwrap(), carried)
+        };
+        Meter::new([
+            of("a", None),
+            of("b", Some("inet one a")),
+            of("c", Some("ip one a")),
+        ])
+    }
+
+    fn counted(bytes: u64) -> Carried {
+        let volume = Volume {
+            bytes,
+            packets: bytes / 100,
+        };
+        Carried {
+            total: volume,
+            kernel: volume,
+            ..Carried::default()
+        }
+    }
+
+    fn totals(meter: &Meter) -> Vec<u64> {
+        let counters = meter.counters().iter();
+        counters.map(|counter| counter.total.bytes).collect()
+    }
+
+    /// A pass in which table 0 of others, of that handle, says `bytes`.
+    fn read_foreign(
+        meter: &mut Meter,
+        at: u64,
+        handle: u64,
+        bytes: u64,
+        bound: Option<u64>,
+    ) -> bool {
+        meter.begin();
+        meter.record_foreign(0, record("a", bytes));
+        let remade = meter.came_from(0, handle, bound);
+        meter.end(seconds(at));
+        remade
+    }
+
+    #[test]
+    fn one_name_in_several_tables_is_several_counters() {
+        let mut meter = with_existing(None, Carried::default());
+        let tables: Vec<String> = meter.foreign_tables().map(ToString::to_string).collect();
+        assert_eq!(tables, ["inet one", "ip one"]);
+        for at in 1..3 {
+            meter.begin();
+            meter.record(record("a", at * 100));
+            meter.record_foreign(1, record("a", at * 10_000));
+            meter.record_foreign(0, record("a", at * 1_000));
+            meter.record_foreign(1, record("b", 7));
+            assert_eq!(meter.end(seconds(at)), Unread::default());
+        }
+        assert_eq!(totals(&meter), [200, 2_000, 20_000]);
+        meter.begin();
+        let unread = Unread {
+            own: 1,
+            existing: 2,
+        };
+        assert_eq!(meter.end(seconds(3)), unread);
+        assert_eq!(meter.missing_existing().count(), 2);
+    }
+
+    #[test]
+    fn what_another_table_of_the_same_name_holds_is_new_or_was_put_back() {
+        // The value found, at most how much can have been counted, and the total that follows from 1,000 before.
+        for (bytes, bound, total) in [
+            (400, Some(500), 1_400),
+            (400, None, 1_400),
+            (1_300, Some(500), 1_300),
+            (1_000, None, 1_000),
+            (900, Some(500), 1_000),
+        ] {
+            let mut meter = with_existing(Some(7), counted(1_000));
+            assert!(read_foreign(&mut meter, 1, 8, bytes, bound));
+            let counter = &meter.counters()[1];
+            assert_eq!(counter.total.bytes, total, "{bytes} {bound:?}");
+            assert_eq!((counter.delta, counter.resets), (Delta::First, 0));
+            assert!(!read_foreign(&mut meter, 2, 8, bytes + 50, bound));
+            assert_eq!(meter.counters()[1].total.bytes, total + 50);
+        }
+    }
+
+    #[test]
+    fn a_fall_within_one_table_is_a_reset() {
+        let mut meter = with_existing(Some(7), counted(1_000));
+        read_foreign(&mut meter, 1, 7, 1_100, Some(0));
+        assert!(!read_foreign(&mut meter, 2, 7, 300, Some(0)));
+        let counter = &meter.counters()[1];
+        assert_eq!((counter.total.bytes, counter.resets), (1_400, 1));
+        assert!(matches!(counter.delta, Delta::Reset { .. }));
+    }
+
+    #[test]
+    fn a_counter_never_read_before_begins_with_all_it_has_unless_a_total_goes_on() {
+        let mut fresh = with_existing(None, Carried::default());
+        assert!(!read_foreign(&mut fresh, 1, 7, 5_000, Some(0)));
+        assert_eq!(totals(&fresh), [0, 5_000, 0]);
+        let known = Carried {
+            kernel: Volume::default(),
+            ..counted(1_000)
+        };
+        let mut known = with_existing(None, known);
+        assert!(!read_foreign(&mut known, 1, 7, 5_000, Some(0)));
+        assert_eq!(known.counters()[1].total.bytes, 1_000);
+        read_foreign(&mut known, 2, 7, 5_100, Some(0));
+        assert_eq!(known.counters()[1].total.bytes, 1_100);
+    }
+
+    #[test]
+    fn a_kernel_that_is_gone_leaves_no_gap_in_a_table_of_others() {
+        let mut meter = with_existing(Some(0), counted(1_000));
+        assert!(!read_foreign(&mut meter, 1, 7, 400, None));
+        assert_eq!(meter.counters()[1].total.bytes, 1_400);
+    }
+
+    #[test]
+    fn our_own_epochs_do_not_concern_others() {
+        let mut meter = with_existing(Some(7), counted(1_000));
+        meter.new_epoch();
+        meter.rebase(record("a", 1));
+        let kernel: Vec<u64> = (meter.counters().iter())
+            .map(|counter| counter.kernel.bytes)
+            .collect();
+        assert_eq!(kernel, [1, 1_000, 1_000]);
+    }
+
+    #[test]
+    fn a_reload_keeps_what_reads_the_same_and_no_other() {
+        let mut meter = with_existing(Some(7), counted(1_000));
+        read_foreign(&mut meter, 1, 7, 1_500, None);
+        let name = |text| CounterName::new(text).unwrap();
+        let carried = |existing: &str| Carried {
+            existing: Some(Existing {
+                counter: ExistingCounter::parse(existing).unwrap(),
+                handle: None,
+            }),
+            ..Carried::default()
+        };
+        let reloaded = meter.reconfigured([
+            (name("b"), carried("inet one a")),
+            (name("c"), carried("ip6 one a")),
+            (name("a"), Carried::default()),
+        ]);
+        assert_eq!(totals(&reloaded), [1_500, 0, 1_000]);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
 use crate::kernel::nft::Protection;
-use crate::units::{CounterName, ThresholdName};
+use crate::units::{CounterName, ExistingCounter, ThresholdName};
 
 /// The state of the daemon at its last tick.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub struct TableReport {
 pub struct CounterReport {
     /// Its name.
     pub name: CounterName,
+    /// The counter of others that it reads, as `inet accounting wan_bytes_in`; `None` for one of flowctl's own.
+    #[serde(default)]
+    pub existing: Option<ExistingCounter>,
     /// flowctl's own total: never falls.
     pub bytes: u64,
     /// flowctl's own total: never falls.

@@ -1,11 +1,13 @@
 //! Numbers and names that cannot be confused: rates with their unit, boot time, and the validated names of the
 //! configuration. Nothing here reads a clock; a `Tick` is made by the daemon and handed in.
 
-use std::collections::BTreeSet;
+mod device_pattern;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use device_pattern::{DevicePattern, DevicePatternError};
 use serde::{Deserialize, Serialize};
 
 /// A rate in bits per second.
@@ -216,103 +218,161 @@ impl From<DeviceName> for String {
     }
 }
 
-/// Devices as the configuration names them: one, or with a `*` at the end all whose names begin with what stands
-/// before it, that name itself included.
+/// The family of an nftables table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TableFamily {
+    /// IPv4 and IPv6.
+    Inet,
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Bridged frames.
+    Bridge,
+    /// ARP.
+    Arp,
+    /// One device's ingress or egress.
+    Netdev,
+}
+
+impl TableFamily {
+    /// All of them.
+    pub const ALL: [TableFamily; 6] = [
+        TableFamily::Inet,
+        TableFamily::Ip,
+        TableFamily::Ip6,
+        TableFamily::Bridge,
+        TableFamily::Arp,
+        TableFamily::Netdev,
+    ];
+
+    /// As nft writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            TableFamily::Inet => "inet",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+            TableFamily::Bridge => "bridge",
+            TableFamily::Arp => "arp",
+            TableFamily::Netdev => "netdev",
+        }
+    }
+}
+
+/// An nftables table that someone else made, shown as `inet accounting`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DevicePattern {
-    stem: DeviceName,
-    wildcard: bool,
+pub struct ForeignTable {
+    family: TableFamily,
+    name: Box<str>,
 }
 
-/// Why a device pattern was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DevicePatternError {
-    /// It is, or begins with, no device's name.
-    #[error(transparent)]
-    Name(#[from] DeviceNameError),
-    /// `*` alone.
-    #[error("a * alone is every device")]
-    Everything,
-    /// A `*` that is not the last character.
-    #[error("a * stands only at the end")]
-    Inside,
-    /// nft takes no longer ones.
-    #[error("at most 14 characters stand before a *")]
-    TooLong,
-}
-
-impl DevicePattern {
-    /// The longest name is 15 bytes; nft wants the `*` among them.
-    const STEM_MAX: usize = 14;
-
-    /// A device's name, or the beginning of one with a `*` behind it.
-    pub fn new(text: &str) -> Result<Self, DevicePatternError> {
-        let (stem, wildcard) = match text.strip_suffix('*') {
-            Some("") => return Err(DevicePatternError::Everything),
-            Some(stem) => (stem, true),
-            None => (text, false),
-        };
-        if stem.contains('*') {
-            return Err(DevicePatternError::Inside);
-        }
-        if wildcard && stem.len() > Self::STEM_MAX {
-            return Err(DevicePatternError::TooLong);
-        }
-        let stem = DeviceName::new(stem)?;
-        Ok(DevicePattern { stem, wildcard })
+impl ForeignTable {
+    /// Its family.
+    pub fn family(&self) -> TableFamily {
+        self.family
     }
 
-    /// The name, or what the names begin with.
-    pub fn stem(&self) -> &str {
-        self.stem.as_str()
-    }
-
-    /// Whether it stands for all names that begin so.
-    pub fn is_wildcard(&self) -> bool {
-        self.wildcard
-    }
-
-    /// Whether a device of that name is meant.
-    pub fn matches(&self, name: &str) -> bool {
-        if self.wildcard {
-            name.starts_with(self.stem())
-        } else {
-            name == self.stem()
-        }
-    }
-
-    /// Whether every device that `other` means is meant.
-    pub fn covers(&self, other: &DevicePattern) -> bool {
-        self.matches(other.stem()) && (self.wildcard || !other.wildcard)
-    }
-
-    /// Whether some name is meant by both.
-    pub fn overlaps(&self, other: &DevicePattern) -> bool {
-        self.covers(other) || other.covers(self)
-    }
-
-    /// The same devices without any pattern that another covers, sorted.
-    pub fn union<'p>(patterns: impl IntoIterator<Item = &'p DevicePattern>) -> Vec<DevicePattern> {
-        let all: BTreeSet<&DevicePattern> = patterns.into_iter().collect();
-        let covered =
-            |one: &DevicePattern| all.iter().any(|other| *other != one && other.covers(one));
-        let outermost = all.iter().filter(|pattern| !covered(pattern));
-        outermost.map(|pattern| (*pattern).clone()).collect()
+    /// Its name within the family.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
-impl fmt::Display for DevicePattern {
+impl fmt::Display for ForeignTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.stem, if self.wildcard { "*" } else { "" })
+        write!(f, "{} {}", self.family.word(), self.name)
     }
 }
 
-impl From<DeviceName> for DevicePattern {
-    fn from(stem: DeviceName) -> Self {
-        DevicePattern {
-            stem,
-            wildcard: false,
+/// A named counter that someone else declared, shown as `inet accounting wan_bytes_in`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ExistingCounter(Arc<(ForeignTable, Box<str>)>);
+
+/// Why text names no counter of a table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExistingCounterError {
+    /// Not three words.
+    #[error("is not three words: a family, a table and a counter")]
+    Words,
+    /// The first word.
+    #[error("does not begin with a family of tables")]
+    Family {
+        /// What stands in its place.
+        word: String,
+    },
+    /// One of the others.
+    #[error(
+        "has a name that nft does not take: letters, digits, _, ., / and - are, at most 255 of them"
+    )]
+    Name,
+}
+
+/// The kernel keeps 256 bytes for a name, the last of them 0.
+const NFT_NAME_MAX: usize = 255;
+
+impl ExistingCounter {
+    /// Checks that both names are such that nft could have declared them.
+    pub fn new(
+        family: TableFamily,
+        table: &str,
+        counter: &str,
+    ) -> Result<Self, ExistingCounterError> {
+        let is_name = |name: &str| {
+            (1..=NFT_NAME_MAX).contains(&name.len())
+                && (name.chars()).all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c))
+        };
+        if !is_name(table) || !is_name(counter) {
+            return Err(ExistingCounterError::Name);
         }
+        let table = ForeignTable {
+            family,
+            name: table.into(),
+        };
+        Ok(ExistingCounter(Arc::new((table, counter.into()))))
+    }
+
+    /// Reads `FAMILY TABLE COUNTER`.
+    pub fn parse(text: &str) -> Result<Self, ExistingCounterError> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [family, table, counter] = words[..] else {
+            return Err(ExistingCounterError::Words);
+        };
+        let family = (TableFamily::ALL.into_iter())
+            .find(|known| known.word() == family)
+            .ok_or_else(|| ExistingCounterError::Family {
+                word: family.to_owned(),
+            })?;
+        Self::new(family, table, counter)
+    }
+
+    /// Where it stands.
+    pub fn table(&self) -> &ForeignTable {
+        &self.0.0
+    }
+
+    /// Its name within the table.
+    pub fn counter(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl fmt::Display for ExistingCounter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.table(), self.counter())
+    }
+}
+
+impl TryFrom<String> for ExistingCounter {
+    type Error = ExistingCounterError;
+    fn try_from(text: String) -> Result<Self, ExistingCounterError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<ExistingCounter> for String {
+    fn from(counter: ExistingCounter) -> String {
+        counter.to_string()
     }
 }
 
@@ -320,46 +380,23 @@ impl From<DeviceName> for DevicePattern {
 mod tests {
     use super::*;
 
-    fn pattern(text: &str) -> DevicePattern {
-        DevicePattern::new(text).unwrap()
-    }
-
     #[test]
-    fn a_wildcard_means_what_begins_so_and_the_beginning_itself() {
-        for name in ["ppp", "ppp0", "pppoe-wan"] {
-            assert!(pattern("ppp*").matches(name), "{name}");
+    fn a_counter_of_others_is_three_words_and_shows_as_them() {
+        let parsed = ExistingCounter::parse(" netdev  fw.4\twan-in ").unwrap();
+        assert_eq!(parsed.to_string(), "netdev fw.4 wan-in");
+        assert_eq!(parsed.table().to_string(), "netdev fw.4");
+        let error = |text: &str| ExistingCounter::parse(text).unwrap_err();
+        for text in ["", "accounting a", "inet a b c", "inet"] {
+            assert_eq!(error(text), ExistingCounterError::Words, "{text}");
         }
-        assert!(!pattern("ppp*").matches("pp") && !pattern("ppp*").matches("xppp0"));
-        assert!(pattern("ppp0").matches("ppp0") && !pattern("ppp").matches("ppp0"));
-        assert_eq!(pattern("ppp*").to_string(), "ppp*");
-    }
-
-    #[test]
-    fn a_pattern_covers_what_means_no_device_that_it_does_not() {
-        assert!(pattern("p*").covers(&pattern("ppp*")));
-        assert!(pattern("ppp*").covers(&pattern("ppp")));
-        assert!(
-            !pattern("ppp*").covers(&pattern("p*")) && !pattern("ppp").covers(&pattern("ppp*"))
-        );
-        assert!(
-            pattern("ppp*").overlaps(&pattern("p*")) && !pattern("wg*").overlaps(&pattern("p*"))
-        );
-        let given = ["wg0", "ppp0", "p*", "ppp*", "eth0"].map(pattern);
+        let word = "ipv4".to_owned();
+        assert_eq!(error("ipv4 a b"), ExistingCounterError::Family { word });
+        for text in ["inet a \"b\"", "inet a{ b", "ip é b"] {
+            assert_eq!(error(text), ExistingCounterError::Name, "{text}");
+        }
         assert_eq!(
-            DevicePattern::union(&given),
-            ["eth0", "p*", "wg0"].map(pattern)
+            error(&format!("ip a {}", "b".repeat(256))),
+            ExistingCounterError::Name
         );
-    }
-
-    #[test]
-    fn a_star_stands_at_the_end_behind_1_to_14_characters() {
-        use DevicePatternError::{Everything, Inside, TooLong};
-        assert_eq!(DevicePattern::new("*"), Err(Everything));
-        assert_eq!(DevicePattern::new("p*p"), Err(Inside));
-        assert_eq!(DevicePattern::new("p**"), Err(Inside));
-        assert_eq!(DevicePattern::new("123456789012345*"), Err(TooLong));
-        assert!(DevicePattern::new("12345678901234*").is_ok());
-        assert!(DevicePattern::new("123456789012345").is_ok());
-        assert!(DevicePattern::new("a b*").is_err());
     }
 }

@@ -141,6 +141,7 @@ subnets.home = "10.0.0.0/30"
 fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: RankBy) -> Verdict {
     let counter = Counter {
         name: CounterName::new("c").unwrap(),
+        existing: None,
         selectors,
         capacity: None,
     };

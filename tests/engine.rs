@@ -101,12 +101,9 @@ impl Story {
 
     fn reload(&mut self, text: &str) -> Outcome {
         let config = parse(text);
-        let names: Vec<_> = config
-            .counters
-            .iter()
-            .map(|counter| counter.name.clone())
-            .collect();
-        let meter = self.meter.reconfigured(names, |_| Carried::default());
+        let names = config.counters.iter().map(|counter| counter.name.clone());
+        let counters = names.map(|name| (name, Carried::default()));
+        let meter = self.meter.reconfigured(counters);
         let now = tick(self.second);
         let outcome = self
             .engine

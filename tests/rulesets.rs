@@ -1,5 +1,6 @@
-//! The pairs in rulesets/: what `flowctl plan` prints for each configuration is the file beside it. Needs no
-//! privilege. `FLOWCTL_BLESS=1` writes the files anew.
+//! The pairs in rulesets/: what `flowctl plan` prints for each configuration is the file beside it, but where that is a
+//! user's own ruleset, whose counters the configuration reads. Needs no privilege. `FLOWCTL_BLESS=1` writes the planned
+//! files anew.
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 #![allow(clippy::disallowed_methods, reason = "the program under test is run")]
@@ -8,11 +9,14 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// A user's own ruleset, and the configuration that reads it.
+const USERS_OWN: &str = "accounting";
+
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets")
 }
 
-/// The names of the pairs; each has both files.
+/// The names of the planned pairs; each has both files.
 fn names() -> Vec<String> {
     let stems = |wanted: &str| -> BTreeSet<String> {
         let files = std::fs::read_dir(directory()).unwrap();
@@ -23,6 +27,7 @@ fn names() -> Vec<String> {
                     .is_some_and(|extension| extension == wanted)
             })
             .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .filter(|name| name != USERS_OWN)
             .collect()
     };
     let configurations = stems("toml");
@@ -89,4 +94,38 @@ fn every_counter_is_explained_under_the_ruleset() {
         assert_eq!(declared, explained, "{name}");
         assert!(declared.len() > 5);
     }
+}
+
+/// The words after `before` on each line of the file that has it, without quotes.
+fn words_after(file: &str, before: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(directory().join(file)).unwrap();
+    let after = |line: &str| line.trim_start().strip_prefix(before).map(str::to_owned);
+    let word = |rest: String| rest.trim_matches(['"', ' ', '{', '}']).to_owned();
+    text.lines().filter_map(after).map(word).collect()
+}
+
+#[test]
+fn what_a_users_own_ruleset_counts_is_read_and_not_installed() {
+    flowctl("check", USERS_OWN);
+    let table = words_after(&format!("{USERS_OWN}.nft"), "table ");
+    let counters = words_after(&format!("{USERS_OWN}.nft"), "counter ");
+    assert!(counters.len() >= 3, "{counters:?}");
+    let read = words_after(&format!("{USERS_OWN}.toml"), "existing = ");
+    let declared: Vec<String> = (counters.iter())
+        .map(|counter| format!("{} {counter}", table[0]))
+        .collect();
+    assert_eq!(read, declared);
+
+    let planned = flowctl("plan", USERS_OWN);
+    for counter in &counters {
+        assert!(!planned.contains(&format!("\tcounter {counter} {{")));
+        let explained = format!(
+            "#   {counter}: what the counter {counter} of table {} counts",
+            table[0]
+        );
+        assert!(planned.contains(&explained), "{planned}");
+    }
+    let flows = "; in drilldowns what leaves by wan0 having arrived by lan0\n";
+    assert_eq!(planned.matches(flows).count(), 1, "{planned}");
+    assert!(planned.contains("\tcounter wan_in {"));
 }

@@ -1,10 +1,11 @@
 //! The table of counters in `flowctl status`: rates, share of capacity, totals, and the course of the last ticks.
 //! What does not fit into the width is left out, the course first; what does not fit into the height, the idlest.
 
-use super::columns::{Align, Cell, lines, width_of};
+use super::columns::{Align, Cell, lines, width_of, wrapped};
 use super::format::{bar, bit_rate, counted, packet_rate, percent, sparkline, volume};
 use super::style::{Paint, Style};
 use crate::report::{CounterReport, Report};
+use crate::units::ForeignTable;
 
 /// Cells of the bar that shows the share of capacity.
 const BAR_WIDTH: usize = 8;
@@ -22,6 +23,7 @@ pub fn render(report: &Report, rows: Option<usize>, style: &Style) -> Vec<String
         let more = counted(left_out as u64, "more counter");
         all.push(style.paint(Paint::Faint, &format!("and {more}")));
     }
+    all.extend(read_from_others(&shown, style));
     for counter in shown.iter().filter(|counter| counter.resets > 0) {
         let times = counted(counter.resets, "time");
         let note = format!(
@@ -31,6 +33,31 @@ pub fn render(report: &Report, rows: Option<usize>, style: &Style) -> Vec<String
         all.push(style.paint(Paint::Faint, &note));
     }
     all
+}
+
+/// Which of them are read from tables of others: a note for each table.
+fn read_from_others(counters: &[&CounterReport], style: &Style) -> Vec<String> {
+    let mut notes: Vec<(&ForeignTable, String)> = Vec::new();
+    for counter in counters {
+        let Some(existing) = &counter.existing else {
+            continue;
+        };
+        let name = counter.name.as_str();
+        let shown = match existing.counter() {
+            object if object == name => name.to_owned(),
+            object => format!("{name} ({object})"),
+        };
+        let table = existing.table();
+        match notes.iter_mut().find(|(known, _)| *known == table) {
+            Some((_, names)) => *names += &format!(", {shown}"),
+            None => notes.push((table, shown)),
+        }
+    }
+    let lines = notes.into_iter().flat_map(|(table, names)| {
+        let note = format!("read from table {table}: {names}");
+        wrapped(&note, style.width, "")
+    });
+    lines.map(|line| style.paint(Paint::Faint, &line)).collect()
 }
 
 /// In the report's order.

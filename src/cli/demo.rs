@@ -23,10 +23,7 @@ const INDENT: &str = "         ";
 /// Plays the show; succeeds when flowctl was right.
 pub fn run(args: &DemoArgs, options: &Options) -> ExitCode {
     if let Err(error) = enter_own_users() {
-        output::complain(format_args!(
-            "cannot make a user namespace: {error}; CAP_SYS_ADMIN is missing: run it as root, e.g. `sudo flowctl demo`"
-        ));
-        return ExitCode::MissingPrivilege;
+        return forbidden("a user namespace", &error);
     }
     let style = options.style();
     let mut teller = Teller::new(&style);
@@ -240,15 +237,37 @@ fn compared(sent: &Sent, outcome: &Outcome, style: &Style) -> String {
     )
 }
 
+/// What forbids user namespaces to ordinary users, and at which value.
+const FORBIDDING: [(&str, &str, &str); 3] = [
+    ("user.max_user_namespaces", "0", "10000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+];
+
+/// Says that this machine lets this user have no namespaces, and what would.
+fn forbidden(what: &str, error: &std::io::Error) -> ExitCode {
+    let value = |name: &str| {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    let forbids = FORBIDDING
+        .iter()
+        .find(|(name, forbidding, _)| value(name).trim() == *forbidding);
+    let or = forbids.map_or(String::new(), |(name, _, allowing)| {
+        format!(", or allow user namespaces with `sysctl {name}={allowing}`")
+    });
+    output::complain(format_args!(
+        "this machine does not allow {what} without CAP_SYS_ADMIN ({error}): run it as root, e.g. `sudo flowctl demo`{or}"
+    ));
+    ExitCode::MissingPrivilege
+}
+
 fn complain(error: &DemoError) -> ExitCode {
     match error {
         DemoError::Lab(LabError::Namespace { source, .. })
             if source.kind() == std::io::ErrorKind::PermissionDenied =>
         {
-            output::complain(format_args!(
-                "{error}; CAP_SYS_ADMIN is missing: run it as root, e.g. `sudo flowctl demo`"
-            ));
-            ExitCode::MissingPrivilege
+            forbidden("a network namespace", source)
         }
         DemoError::Daemon(error) => run::complain(error),
         DemoError::Lab(_)

@@ -1,5 +1,7 @@
 //! `flowctl doctor`: everything that makes numbers wrong or incomplete, each with its remedy.
 
+use std::collections::HashSet;
+
 use super::exit::ExitCode;
 use super::format::foreign;
 use super::style::{Paint, Style};
@@ -13,6 +15,7 @@ use crate::kernel::network::NetworkReader;
 use crate::kernel::nftables::Nftables;
 use crate::report::{Health, Report, Severity};
 use crate::sink::ask::ask;
+use crate::units::ExistingCounter;
 
 /// Examines this network namespace, and asks the daemon if one answers.
 pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
@@ -81,7 +84,17 @@ fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {
     let network = NetworkReader::open()?.read()?;
     let config = config.resolved(&Connected::new(&network.links, &network.addresses));
     let mut nftables = Nftables::open()?;
-    let facts = facts::gather(&mut nftables, &config.table.name, &network.links)?;
+    let mut facts = facts::gather(&mut nftables, &config.table.name, &network.links)?;
+    let wanted: Vec<&ExistingCounter> = (config.counters.iter())
+        .filter_map(|counter| counter.existing.as_ref())
+        .collect();
+    if !wanted.is_empty() {
+        let known: HashSet<ExistingCounter> = nftables.named_counters()?.into_iter().collect();
+        let missing = wanted
+            .into_iter()
+            .filter(|counter| !known.contains(counter));
+        facts.missing_existing = missing.cloned().collect();
+    }
     Ok(health::judge(&config, &facts))
 }
 

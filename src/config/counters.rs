@@ -1,10 +1,12 @@
 //! All counters: those that every interface and subnet brings, and `[counters.NAME]`. Each has a name that no
-//! other has and that nft accepts, selectors that some packet can match, and a capacity where the links have one.
+//! other has and that nft accepts, selectors that some packet can match or a counter of others that it reads, and a
+//! capacity where the links have one.
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::existing;
 use super::interfaces::{self, InterfaceDraft};
 use super::keyword::is_keyword;
 use super::problems::{Problems, Wrong};
@@ -12,7 +14,7 @@ use super::reader::{Given, Table, name, named_entries};
 use super::subnets::{self, SubnetDraft, SubnetDrafts};
 use super::tree::{Entry, Node};
 use super::{Addresses, Counter, Selectors};
-use crate::units::{BitRate, CounterName, InterfaceName, NameError};
+use crate::units::{BitRate, CounterName, ExistingCounter, InterfaceName, NameError};
 
 /// What a percentage of a counter's capacity can be taken of.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,17 +31,28 @@ pub(super) enum Capacity {
 /// A counter as far as it could be read: thresholds may refer to it all the same.
 pub(super) struct CounterDraft<'n> {
     /// What makes it: its own key, an interface's or a subnet's.
-    node: &'n Node,
+    pub node: &'n Node,
     pub name: Option<CounterName>,
+    /// Where it names a counter of others.
+    existing_node: Option<&'n Node>,
+    existing: Option<ExistingCounter>,
+    /// Whether any selector is given, right or wrong.
+    selects: bool,
     selectors: Selectors,
     pub capacity: Capacity,
 }
 
 impl CounterDraft<'_> {
+    /// Whether it is someone else's and nobody says which flows belong to it.
+    pub(super) fn has_unknown_flows(&self) -> bool {
+        self.existing.is_some() && !self.selects
+    }
+
     /// `None` where its name was wrong.
     pub(super) fn finish(self) -> Option<Counter> {
         Some(Counter {
             name: self.name?,
+            existing: self.existing,
             selectors: self.selectors,
             capacity: match self.capacity {
                 Capacity::Known(rate) => Some(rate),
@@ -54,11 +67,18 @@ impl CounterDraft<'_> {
 pub(super) struct CounterDrafts<'n> {
     pub list: Vec<CounterDraft<'n>>,
     index_by_name: BTreeMap<String, usize>,
+    index_by_existing: BTreeMap<ExistingCounter, usize>,
 }
 
 impl<'n> CounterDrafts<'n> {
     pub(super) fn find(&self, name: &str) -> Option<&CounterDraft<'n>> {
         self.index_by_name.get(name).map(|index| &self.list[*index])
+    }
+
+    /// The counter that reads that one of others.
+    pub(super) fn reader(&self, existing: &ExistingCounter) -> Option<&CounterDraft<'n>> {
+        let index = self.index_by_existing.get(existing);
+        index.map(|index| &self.list[*index])
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -83,6 +103,10 @@ impl<'n> CounterDrafts<'n> {
         }
         self.index_by_name
             .insert(written.to_owned(), self.list.len());
+        if let Some(existing) = &draft.existing {
+            self.index_by_existing
+                .insert(existing.clone(), self.list.len());
+        }
         self.list.push(draft);
     }
 
@@ -107,6 +131,9 @@ impl<'n> CounterDrafts<'n> {
             let draft = CounterDraft {
                 node,
                 name: Some(name.clone()),
+                existing_node: None,
+                existing: None,
+                selects: true,
                 selectors,
                 capacity,
             };
@@ -118,6 +145,7 @@ impl<'n> CounterDrafts<'n> {
 /// All counters of a file whose interfaces and subnets are read.
 pub(super) fn read<'n>(
     root: &mut Table<'n>,
+    own_table: &str,
     interfaces: &[InterfaceDraft<'n>],
     subnets: &SubnetDrafts<'n>,
     problems: &mut Problems<'_>,
@@ -134,7 +162,10 @@ pub(super) fn read<'n>(
         node,
     } in named_entries(root, "counters", problems)
     {
-        let draft = declared(written, node, interfaces, subnets, problems);
+        let mut draft = declared(written, node, interfaces, subnets, problems);
+        if let Some(node) = draft.existing_node {
+            draft.existing = existing::read(node, own_table, &counters, problems);
+        }
         counters.add(written, draft, problems);
     }
     counters
@@ -192,27 +223,24 @@ fn declared<'n>(
     let mut draft = CounterDraft {
         node,
         name: name(written, node, CounterName::new, problems),
+        existing_node: None,
+        existing: None,
+        selects: false,
         selectors: Selectors::default(),
         capacity: Capacity::Wrong,
     };
     let Some(mut table) = Table::open(node, problems) else {
         return draft;
     };
-    if let Some(existing) = table.take("existing") {
-        let message = "is a counter that someone else declared, which is not supported yet";
-        let remedy = "count it here with in, out, from or to";
-        problems.wrong(existing, Wrong::new(message, remedy));
-        // What else the file says of it is compared with the known keys only.
-        Selected::read(&mut table, interfaces, subnets, problems);
-    } else {
-        let selected = Selected::read(&mut table, interfaces, subnets, problems);
-        if selected.is_nothing() {
-            let remedy = "add at least one of in, out, from and to";
-            problems.missing(node, Wrong::new("selects nothing", remedy));
-        }
-        draft.capacity = selected.capacity();
-        draft.selectors = selected.into_selectors();
+    draft.existing_node = table.take("existing");
+    let selected = Selected::read(&mut table, interfaces, subnets, problems);
+    draft.selects = !selected.is_nothing();
+    if !draft.selects && draft.existing_node.is_none() {
+        let remedy = "add at least one of in, out, from and to";
+        problems.missing(node, Wrong::new("selects nothing", remedy));
     }
+    draft.capacity = selected.capacity();
+    draft.selectors = selected.into_selectors();
     table.finish(problems);
     draft
 }
@@ -402,10 +430,6 @@ mod tests {
             (
                 "c = { from = \"iot\", to = \"fd00::/64\" }",
                 "can never match: from has only one IP version, to only the other",
-            ),
-            (
-                "c.existing = \"inet a b\"",
-                "is a counter that someone else declared, which is not supported yet",
             ),
         ] {
             assert_eq!(messages(&with_links(counter)), [message], "{counter}");

@@ -133,7 +133,7 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
     let table = settings::table(&mut root, problems);
     let interfaces = interfaces::read(&mut root, problems);
     let subnets = subnets::read(&mut root, problems);
-    let counters = counters::read(&mut root, &interfaces, &subnets, problems);
+    let counters = counters::read(&mut root, &table.name, &interfaces, &subnets, problems);
     let thresholds = thresholds::read(&mut root, &counters, problems);
     let drilldown = settings::drilldown(&mut root, interfaces.len(), problems);
     let log = settings::log(&mut root, problems);

@@ -2,11 +2,13 @@
 //! what is wrong with it is the business of the modules below; a `Config` has no problem left in it.
 
 mod addresses;
+pub mod adopt;
 mod counters;
 pub mod discover;
 #[cfg(test)]
 mod discover_tests;
 mod discover_text;
+mod existing;
 mod interfaces;
 mod keyword;
 mod labels;
@@ -28,6 +30,7 @@ mod tree_json;
 mod tree_toml;
 mod value;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +40,8 @@ pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 
 use crate::units::{
-    BitRate, CounterName, DevicePattern, InterfaceName, PacketRate, SubnetName, ThresholdName,
+    BitRate, CounterName, DevicePattern, ExistingCounter, InterfaceName, PacketRate, SubnetName,
+    ThresholdName,
 };
 
 /// A whole configuration, every reference resolved and every default filled in.
@@ -108,16 +112,18 @@ pub struct Subnet {
 /// One counter: implicit or from `[counters.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counter {
-    /// Its name, in nftables too.
+    /// Its name, in nftables too unless it is `existing`.
     pub name: CounterName,
-    /// Which packets it counts.
+    /// The counter that someone else declared and that is only read; `None` for one of ours. No two read the same.
+    pub existing: Option<ExistingCounter>,
+    /// Which packets it counts; of an existing one, which flows belong to it.
     pub selectors: Selectors,
     /// Of its direction, summed over its interfaces; `None` when one of them says nothing.
     pub capacity: Option<BitRate>,
 }
 
-/// What a packet must match. `None` means "any"; at least one is given. Every selector given must match; a list
-/// is a union.
+/// What a packet must match. `None` means "any"; at least one is given, but where nobody asks for the flows of an
+/// existing counter. Every selector given must match; a list is a union.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selectors {
     /// Interfaces it arrives by.
@@ -212,6 +218,17 @@ impl Config {
         self.counters.iter().find(|counter| counter.name == *name)
     }
 
+    /// Where each counter stands: for whoever looks up many of them.
+    pub fn counter_positions(&self) -> HashMap<&CounterName, usize> {
+        let names = self.counters.iter().map(|counter| &counter.name);
+        names.zip(0..).collect()
+    }
+
+    /// The counters that flowctl declares itself.
+    pub fn own_counters(&self) -> impl Iterator<Item = &Counter> {
+        (self.counters.iter()).filter(|counter| counter.existing.is_none())
+    }
+
     /// Whether any threshold asks for a drilldown: only then does flowctl use conntrack at all.
     pub fn wants_conntrack(&self) -> bool {
         self.thresholds.iter().any(|threshold| threshold.drilldown)
@@ -219,6 +236,11 @@ impl Config {
 }
 
 impl Selectors {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Selectors::default()
+    }
+
     /// Whether this counts what leaves (forward and output) rather than what arrives (ingress).
     pub fn leaves(&self) -> bool {
         self.out.is_some() || self.to.is_some()

@@ -26,6 +26,8 @@ iot  = ["192.168.20.0/24"]
 [counters.iot_to_internet]
 from = "iot"
 out  = "wan"
+[counters.old_wan_in]
+existing = "inet accounting wan_bytes_in"
 
 [thresholds.uplink_full]
 counter = "wan_out"
@@ -61,7 +63,10 @@ const EXAMPLE_AS_JSON: &str = r#"{
         "lan": {"device": ["br-lan", "wg0"]}
     },
     "subnets": {"home": ["192.168.1.0/24", "fd00:1::/64"], "iot": ["192.168.20.0/24"]},
-    "counters": {"iot_to_internet": {"from": "iot", "out": "wan"}},
+    "counters": {
+        "iot_to_internet": {"from": "iot", "out": "wan"},
+        "old_wan_in": {"existing": "inet accounting wan_bytes_in"}
+    },
     "thresholds": {
         "uplink_full": {
             "counter": "wan_out", "raise": "80%", "clear": "60%",
@@ -148,39 +153,45 @@ fn all_problems_are_reported_in_one_run_each_with_its_place() {
             "19:8: counters.iot_to_internet.out: \"wam\" is not a defined interface; did you mean \"wan\"?",
         ),
         (
+            "inet accounting",
+            "inett accounting",
+            "21:12: counters.old_wan_in.existing: \"inett accounting wan_bytes_in\" does not begin with a family of \
+             tables; did you mean \"inet\"?",
+        ),
+        (
             "counter = \"wan_out\"",
             "counter = \"wan_uot\"",
-            "22:11: thresholds.uplink_full.counter: \"wan_uot\" is not a defined counter; did you mean \"wan_out\"?",
+            "24:11: thresholds.uplink_full.counter: \"wan_uot\" is not a defined counter; did you mean \"wan_out\"?",
         ),
         (
             "clear = \"60%\"",
             "clear = \"90%\"",
-            "24:9: thresholds.uplink_full.clear: \"90%\" is above raise",
+            "26:9: thresholds.uplink_full.clear: \"90%\" is above raise",
         ),
         (
             "drilldown = true",
             "drilldown = \"yes\"",
-            "27:13: thresholds.uplink_full.drilldown: \"yes\" is text, not true or false",
+            "29:13: thresholds.uplink_full.drilldown: \"yes\" is text, not true or false",
         ),
         (
             "raise = \"0bit/s\"",
             "# none",
-            "28:13: thresholds.iot_phones_home: has no raise",
+            "30:13: thresholds.iot_phones_home: has no raise",
         ),
         (
             "top = 10",
             "top = 0",
-            "34:7: drilldown.top: 0 is out of bounds",
+            "36:7: drilldown.top: 0 is out of bounds",
         ),
         (
             "keep = 4",
             "keep = 4\nkeep = 5",
-            "42:1: log.keep: given twice, first on line 41",
+            "44:1: log.keep: given twice, first on line 43",
         ),
         (
             "/run/flowctl",
             "run/flowctl",
-            "45:10: control.socket: \"run/flowctl/control.sock\" is a relative path",
+            "47:10: control.socket: \"run/flowctl/control.sock\" is a relative path",
         ),
     ];
     let mut text = EXAMPLE.trim_start().to_owned();
@@ -201,7 +212,7 @@ fn json_problems_have_the_same_text_and_their_own_place() {
     let found = parse(&text, Format::Json).unwrap_err();
     assert_eq!(
         found[0].to_string(),
-        "12:44: thresholds.uplink_full.raise: \"80\" has no unit; \
+        "15:44: thresholds.uplink_full.raise: \"80\" has no unit; \
          write \"80%\" or a rate such as \"80Mbit/s\""
     );
     let text = EXAMPLE_AS_JSON.replace("\"lan\":", "\"wan\":");

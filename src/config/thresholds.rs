@@ -46,6 +46,9 @@ fn threshold(
     let hold = table.read("hold", problems, duration);
     let release = table.read("release", problems, duration).or(RELEASE);
     let drilldown = table.read("drilldown", problems, boolean).or(true);
+    if drilldown && let Some(counter) = counter {
+        check_flows(&mut table, counter, problems);
+    }
     table.finish(problems);
     let levels = levels?;
     Some(Threshold {
@@ -61,6 +64,20 @@ fn threshold(
         release,
         drilldown,
     })
+}
+
+/// A drilldown must know which flows belong to the counter.
+fn check_flows(table: &mut Table<'_>, counter: &CounterDraft<'_>, problems: &mut Problems<'_>) {
+    if counter.has_unknown_flows()
+        && let Some(node) = table.take("counter")
+    {
+        let message = "is a counter of others that says nothing of its flows: no drilldown can tell who moved its bytes";
+        let remedy = format!(
+            "give in, out, from or to beside {}.existing, or drilldown = false here",
+            counter.node.path
+        );
+        problems.undefined(node, Wrong::new(message, remedy));
+    }
 }
 
 fn raises_at_zero(levels: Levels) -> bool {
@@ -309,6 +326,27 @@ mod tests {
         assert!(found[0].contains("selects no interface"));
         let both = text.replace("wan_out", "wan_in").replace("60%", "90%");
         assert_eq!(messages(&both).len(), 2);
+    }
+
+    #[test]
+    fn a_drilldown_needs_to_know_the_flows_of_a_counter_of_others() {
+        let with = |counter: &str, drilldown: &str| {
+            format!(
+                "interfaces.wan.device = \"ppp0\"\n[counters]\nold = {{ existing = \"inet t c\"{counter} }}\n\
+                 [thresholds]\nt = {{ counter = \"old\", raise = \"1pps\"{drilldown} }}\n"
+            )
+        };
+        let found = problems(&with("", ""));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].key_path, "thresholds.t.counter");
+        assert_eq!(
+            found[0].remedy,
+            "give in, out, from or to beside counters.old.existing, or drilldown = false here"
+        );
+        config(&with("", ", drilldown = false"));
+        config(&with(", in = \"wan\"", ""));
+        let wrong = messages(&with(", from = \"nowhere\"", ""));
+        assert_eq!(wrong, ["is not a defined subnet"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{Message, Trouble, clock};
 use crate::ask::{Ask, Ending, Inquiry, Progress};
-use crate::config::{Config, Levels};
+use crate::config::{Config, Counter, Levels};
 use crate::drilldown::attribution::inside_ends;
 use crate::drilldown::rank::RankBy;
 use crate::drilldown::scope::Scope;
@@ -22,7 +22,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::flows::Flows;
 use crate::kernel::nftables::Nftables;
 use crate::kernel::routes::Routes;
-use crate::units::{CounterName, Volume};
+use crate::units::{TableFamily, Volume};
 
 /// Asks that may wait while a dump goes on.
 const QUEUE: usize = 1024;
@@ -99,7 +99,7 @@ struct Doors {
 /// One drilldown, and its counter as last told.
 struct Follow {
     drilldown: Drilldown,
-    counter: CounterName,
+    counter: Counter,
     counted: Volume,
     kernel: Volume,
     before: Volume,
@@ -228,7 +228,7 @@ impl Worker {
             },
         };
         self.follows.push(Follow {
-            counter: inquiry.counter.name.clone(),
+            counter: inquiry.counter,
             drilldown: Drilldown::new(inquiry.id, inquiry.threshold.name, scope, start),
             counted: Volume::default(),
             kernel: Volume::default(),
@@ -342,14 +342,20 @@ fn absorb(
 impl Follow {
     /// What its counter means by that configuration; `None` where the account is closed.
     fn scope_in(&self, config: &Config, own: &[IpAddr]) -> Option<Scope> {
-        let counter = config.counter(&self.counter)?;
+        let counter = config.counter(&self.counter.name)?;
         let goes_on = self.ending.is_none();
         goes_on.then(|| Scope::new(config, counter, own))
     }
 
     /// What the counter has counted since the account began, at this moment.
     fn counted_now(&self, nftables: &mut Nftables, table: &str) -> Result<Volume, KernelError> {
-        let now = nftables.counter(table, self.counter.as_str())?;
+        let now = match &self.counter.existing {
+            None => nftables.counter(TableFamily::Inet, table, self.counter.name.as_str()),
+            Some(existing) => {
+                let table = existing.table();
+                nftables.counter(table.family(), table.name(), existing.counter())
+            }
+        }?;
         // A value below the last one is a reset, which the loop accounts for at its next reading.
         Ok(self
             .counted

@@ -73,7 +73,7 @@ impl Daemon {
             self.collector.reconfigure(Arc::clone(&self.config));
         }
         if devices_changed {
-            self.check_vitals_now();
+            self.vitals.recheck();
         }
     }
 
@@ -142,7 +142,7 @@ impl Daemon {
         for change in changes {
             self.log(change);
         }
-        self.check_vitals_now();
+        self.vitals.recheck();
     }
 }
 

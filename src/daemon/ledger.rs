@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::identity::Identity;
-use crate::config::LabelsByInterface;
+use crate::config::{Counter, LabelsByInterface};
 use crate::kernel::devices::{Moved, moved_between};
 use crate::kernel::nft::TableInfo;
-use crate::meter::{Carried, Meter};
+use crate::meter::{Carried, Existing, Meter};
 use crate::sink::state::{Saved, VERSION};
 use crate::units::{CounterName, Tick};
 
@@ -97,7 +99,12 @@ impl Ledger {
         let mut memory = saved.unwrap_or_default();
         if let Continuity::Broken(broken) = continuity {
             for carried in memory.counters.values_mut() {
-                carried.kernel = Default::default();
+                match &mut carried.existing {
+                    None => carried.kernel = Default::default(),
+                    // The table of others goes on whatever became of ours, but not in another kernel.
+                    Some(existing) if !broken.same_kernel() => existing.handle = Some(0),
+                    Some(_) => {}
+                }
             }
             if !broken.same_kernel() {
                 memory.sysctls.clear();
@@ -112,14 +119,47 @@ impl Ledger {
         Ledger { memory }
     }
 
-    /// Every counter that is remembered.
-    pub fn names(&self) -> impl Iterator<Item = &CounterName> {
-        self.memory.counters.keys()
+    /// Every counter of our own table that is remembered.
+    pub fn own_names(&self) -> impl Iterator<Item = &CounterName> {
+        let own = self.memory.counters.iter();
+        own.filter(|(_, carried)| carried.existing.is_none())
+            .map(|(name, _)| name)
     }
 
-    /// What a counter begins with.
-    pub fn carried(&self, name: &CounterName) -> Carried {
-        self.memory.counters.get(name).copied().unwrap_or_default()
+    /// What a counter of our own table begins with.
+    pub fn carried_own(&self, name: &CounterName) -> Carried {
+        let known = self.memory.counters.get(name);
+        let known = known.cloned().unwrap_or_default();
+        match known.existing {
+            None => known,
+            // It had that name, and was none of ours.
+            Some(_) => Carried {
+                kernel: Default::default(),
+                existing: None,
+                ..known
+            },
+        }
+    }
+
+    /// What a counter of the configuration begins with.
+    pub fn carried(&self, counter: &Counter) -> Carried {
+        let Some(wanted) = &counter.existing else {
+            return self.carried_own(&counter.name);
+        };
+        let known = self.memory.counters.get(&counter.name);
+        let known = known.cloned().unwrap_or_default();
+        match &known.existing {
+            Some(existing) if existing.counter == *wanted => known,
+            // The total goes on, with a counter that was not read before.
+            _ => Carried {
+                kernel: Default::default(),
+                existing: Some(Existing {
+                    counter: wanted.clone(),
+                    handle: None,
+                }),
+                ..known
+            },
+        }
     }
 
     /// Remembers what `meter` knows. Its counters leave the kernel or stay; the totals are the same either way.
@@ -134,10 +174,10 @@ impl Ledger {
         }
     }
 
-    /// The kernel's counters of these names are no longer: made anew they begin at 0.
+    /// The kernel's counters of these names are no longer in our own table: made anew they begin at 0.
     pub fn forget_kernel_values(&mut self, gone: impl Fn(&CounterName) -> bool) {
         for (name, carried) in &mut self.memory.counters {
-            if gone(name) {
+            if carried.existing.is_none() && gone(name) {
                 carried.kernel = Default::default();
             }
         }
@@ -151,6 +191,12 @@ impl Ledger {
     /// Which label bits stand for which interface.
     pub fn labels(&mut self) -> &mut LabelsByInterface {
         &mut self.memory.labels
+    }
+
+    /// When this was last saved, if ever, and what the devices had moved by then; nothing where they cannot tell.
+    pub fn last_devices(&self) -> Option<(Timestamp, &[Moved])> {
+        let saved = self.memory.serial > 0;
+        saved.then_some((self.memory.time, self.memory.devices.as_slice()))
     }
 
     /// At most what the devices have moved since the last save, in layer 2 bytes; `None` where they cannot tell.
@@ -175,7 +221,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Volume;
+    use crate::units::{ExistingCounter, Volume};
 
     const HERE: u64 = 40;
 
@@ -196,6 +242,7 @@ mod tests {
             total: counted,
             kernel: counted,
             resets: 0,
+            existing: None,
         };
         Saved {
             boot_id: "boot".to_owned(),
@@ -253,12 +300,61 @@ mod tests {
         for broken in [Break::Removed, Break::Boot, Break::Gone, Break::Remade] {
             let continuity = Continuity::Broken(broken);
             let mut ledger = Ledger::new(Some(saved()), continuity, &here(), "flowctl");
-            assert_eq!(ledger.carried(&name).total.bytes, 900);
-            assert_eq!(ledger.carried(&name).kernel, Volume::default());
+            assert_eq!(ledger.carried_own(&name).total.bytes, 900);
+            assert_eq!(ledger.carried_own(&name).kernel, Volume::default());
             assert_eq!(ledger.sysctls().is_empty(), broken == Break::Boot);
         }
         let unbroken = Ledger::new(Some(saved()), Continuity::Unbroken, &here(), "flowctl");
-        assert_eq!(unbroken.carried(&name).kernel.bytes, 900);
+        assert_eq!(unbroken.carried_own(&name).kernel.bytes, 900);
+    }
+
+    fn existing(text: &str, handle: Option<u64>) -> Option<Existing> {
+        let counter = ExistingCounter::parse(text).unwrap();
+        Some(Existing { counter, handle })
+    }
+
+    #[test]
+    fn a_table_of_others_outlives_ours_but_not_the_kernel() {
+        let name = CounterName::new("wan_in").unwrap();
+        let mut saved = saved();
+        saved.counters.get_mut(&name).unwrap().existing = existing("inet t c", Some(3));
+        let counter = Counter {
+            name: name.clone(),
+            existing: ExistingCounter::parse("inet t c").ok(),
+            selectors: Default::default(),
+            capacity: None,
+        };
+        for (broken, handle) in [(Break::Removed, 3), (Break::Remade, 3), (Break::Boot, 0)] {
+            let continuity = Continuity::Broken(broken);
+            let mut ledger = Ledger::new(Some(saved.clone()), continuity, &here(), "flowctl");
+            ledger.forget_kernel_values(|_| true);
+            let carried = ledger.carried(&counter);
+            assert_eq!((carried.total.bytes, carried.kernel.bytes), (900, 900));
+            assert_eq!(carried.existing, existing("inet t c", Some(handle)));
+            assert_eq!(ledger.own_names().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_name_that_reads_something_else_keeps_its_total_alone() {
+        let name = CounterName::new("wan_in").unwrap();
+        let ledger = Ledger::new(Some(saved()), Continuity::Unbroken, &here(), "flowctl");
+        let mut counter = Counter {
+            name: name.clone(),
+            existing: ExistingCounter::parse("inet t c").ok(),
+            selectors: Default::default(),
+            capacity: None,
+        };
+        let carried = ledger.carried(&counter);
+        assert_eq!((carried.total.bytes, carried.kernel.bytes), (900, 0));
+        assert_eq!(carried.existing, existing("inet t c", None));
+        let mut saved = saved();
+        saved.counters.get_mut(&name).unwrap().existing = existing("inet t c", Some(3));
+        let ledger = Ledger::new(Some(saved), Continuity::Unbroken, &here(), "flowctl");
+        counter.existing = None;
+        let carried = ledger.carried(&counter);
+        assert_eq!((carried.total.bytes, carried.kernel.bytes), (900, 0));
+        assert_eq!(carried.existing, None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What an earlier run left, made to fit what the kernel has now: what was counted meanwhile is taken in, a table that
 //! was not the one saved is believed in nothing, and what may be missing is said.
 
+use std::collections::{BTreeSet, HashSet};
+
 use jiff::Timestamp;
 
 use super::identity::Identity;
@@ -14,7 +16,7 @@ use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::sink::state::{Loaded, Saved};
-use crate::units::{CounterName, Volume};
+use crate::units::{CounterName, TableFamily, Volume};
 
 /// What is known at a start.
 pub struct Recalled {
@@ -53,13 +55,13 @@ pub fn recall(
         None => Ledger::new(saved, continuity, &here, table),
     };
     if found.is_some() {
-        let mut names: Vec<CounterName> = (config.counters.iter())
+        let wanted: BTreeSet<CounterName> = (config.own_counters())
             .map(|counter| counter.name.clone())
             .collect();
-        let gone = ledger.names().filter(|name| config.counter(name).is_none());
-        names.extend(gone.cloned());
+        let gone = ledger.own_names().filter(|name| !wanted.contains(name));
+        let names = wanted.iter().chain(gone).cloned().collect();
         let lost = take_in(nftables, table, &mut ledger, continuity, names)?;
-        ledger.forget_kernel_values(|name| config.counter(name).is_none());
+        ledger.forget_kernel_values(|name| !wanted.contains(name));
         let cause = "counters were deleted while flowctl did not run";
         gap = gap.or(saved_at.filter(|_| lost).map(|at| (at, cause)));
     }
@@ -76,7 +78,7 @@ fn notes_of(loaded: &Loaded) -> Vec<String> {
     damaged.map(|error| format!("{error}; {go_on}")).collect()
 }
 
-/// Takes into the ledger what the counters of these names hold, as far as it is news. Returns whether one that had
+/// Takes into the ledger what our own counters of these names hold, as far as it is news. Returns whether one that had
 /// counted was gone.
 pub fn take_in(
     nftables: &mut Nftables,
@@ -86,22 +88,22 @@ pub fn take_in(
     names: Vec<CounterName>,
 ) -> Result<bool, KernelError> {
     let mut meter = Meter::new(names.into_iter().map(|name| {
-        let carried = ledger.carried(&name);
+        let carried = ledger.carried_own(&name);
         (name, carried)
     }));
     if let Continuity::Broken(_) = continuity {
-        nftables.counters(table, |record| meter.rebase(record))?;
+        nftables.counters(TableFamily::Inet, table, |record| meter.rebase(record))?;
     }
     meter.begin();
     dump(nftables, table, &mut meter)?;
     meter.end(clock::uptime());
     ledger.remember(&meter);
-    let unread: Vec<&CounterName> = (meter.counters().iter())
+    let unread: HashSet<&CounterName> = (meter.counters().iter())
         .filter(|counter| counter.read_at.is_none())
         .map(|counter| &counter.name)
         .collect();
-    let lost = (unread.iter()).any(|name| ledger.carried(name).kernel != Volume::default());
-    ledger.forget_kernel_values(|name| unread.contains(&name));
+    let lost = (unread.iter()).any(|name| ledger.carried_own(name).kernel != Volume::default());
+    ledger.forget_kernel_values(|name| unread.contains(name));
     Ok(lost)
 }
 
@@ -121,7 +123,7 @@ fn retire_old_table(
     };
     let continuity = Continuity::of(Some(saved), here, &saved.table, Some(&old));
     let mut ledger = Ledger::new(Some(saved.clone()), continuity, here, table);
-    let names = ledger.names().cloned().collect();
+    let names = ledger.own_names().cloned().collect();
     take_in(nftables, &saved.table, &mut ledger, continuity, names)?;
     ledger.forget_kernel_values(|_| true);
     nftables.remove(&saved.table)?;

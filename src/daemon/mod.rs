@@ -5,6 +5,7 @@ pub mod clock;
 mod collector;
 mod errors;
 mod follow;
+mod foreign;
 mod identity;
 mod ledger;
 mod lock;
@@ -211,6 +212,15 @@ impl Daemon {
 
     /// One beat: read, observe, publish.
     fn tick(&mut self) -> Result<(), DaemonError> {
+        self.read()?;
+        self.follow();
+        self.check_vitals();
+        self.publish();
+        Ok(())
+    }
+
+    /// A reading, and what comes of it.
+    fn read(&mut self) -> Result<(), DaemonError> {
         self.sequence += 1;
         let read = self.table.read(&mut self.meter, self.sequence);
         self.note_trouble(Trouble {
@@ -218,17 +228,20 @@ impl Daemon {
             error: read.as_ref().err().map(ToString::to_string),
         });
         if let Ok(reading) = read {
+            if reading.missing_existing != self.last_reading.missing_existing {
+                self.vitals.recheck();
+            }
             self.last_reading = reading;
             self.presence.note(reading.tick.at, self.table.moved());
+            for gap in self.table.take_foreign_gaps() {
+                self.log(gap);
+            }
             let outcome = self.engine.observe(reading.tick, &self.meter);
             self.carry_out(outcome);
             if reading.missing > 0 {
                 self.repair("counters were missing")?;
             }
         }
-        self.follow();
-        self.check_vitals();
-        self.publish();
         Ok(())
     }
 

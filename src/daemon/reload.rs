@@ -1,6 +1,7 @@
 //! Another configuration while the daemon runs: read on a thread of its own, then carried out between two ticks.
 //! One with problems changes nothing.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock};
@@ -9,6 +10,10 @@ use crate::config::{Config, Connected, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
+use crate::units::CounterName;
+
+/// More names than this make a record no clearer.
+const NAMES_MAX: usize = 20;
 
 /// A configuration that may be carried out.
 pub struct Loaded {
@@ -89,7 +94,7 @@ impl Daemon {
             return Ok(());
         }
         // Counters that go are read once more.
-        self.tick()?;
+        self.read()?;
         if let Err(error) = self.table.change(loaded.ruleset) {
             self.reject(vec![error.to_string()]);
             return Ok(());
@@ -107,16 +112,16 @@ impl Daemon {
         let mut messages: Vec<String> = note.into_iter().collect();
         messages.extend(differences(&old, &config));
         self.ledger.remember(&self.meter);
-        self.ledger
-            .forget_kernel_values(|name| config.counter(name).is_none());
-        let names = config.counters.iter().map(|counter| counter.name.clone());
-        let meter = self
-            .meter
-            .reconfigured(names, |name| self.ledger.carried(name));
+        let own: HashSet<&CounterName> = config.own_counters().map(|own| &own.name).collect();
+        self.ledger.forget_kernel_values(|name| !own.contains(name));
+        let counters = (config.counters.iter())
+            .map(|counter| (counter.name.clone(), self.ledger.carried(counter)));
+        let meter = self.meter.reconfigured(counters);
         let outcome =
             self.engine
                 .reconfigure(Arc::clone(&config), self.last_reading.tick, &self.meter);
         self.meter = meter;
+        self.table.follow(&self.meter, None);
         self.carry_out(outcome);
         self.collector.reconfigure(Arc::clone(&config));
         let links = &self.surroundings.network.links;
@@ -143,54 +148,33 @@ impl Daemon {
 
 /// What is worth saying about a change.
 fn differences(old: &Config, new: &Config) -> Vec<String> {
-    let mut messages = Vec::new();
-    let count = |what: &str, old: Vec<&str>, new: Vec<&str>, messages: &mut Vec<String>| {
-        let added: Vec<&str> = new
-            .iter()
-            .filter(|name| !old.contains(name))
-            .copied()
-            .collect();
-        let removed: Vec<&str> = old
-            .iter()
-            .filter(|name| !new.contains(name))
-            .copied()
-            .collect();
-        for (word, names) in [("added", added), ("removed", removed)] {
-            if !names.is_empty() {
-                messages.push(format!("{what} {word}: {}", names.join(", ")));
-            }
-        }
-    };
-    let counters = |config: &'_ Config| {
-        config
-            .counters
-            .iter()
-            .map(|c| c.name.clone())
-            .collect::<Vec<_>>()
-    };
-    let thresholds = |config: &'_ Config| {
-        config
-            .thresholds
-            .iter()
-            .map(|t| t.name.clone())
-            .collect::<Vec<_>>()
-    };
-    let (a, b) = (counters(old), counters(new));
-    count(
-        "counters",
-        a.iter().map(|n| n.as_str()).collect(),
-        b.iter().map(|n| n.as_str()).collect(),
-        &mut messages,
-    );
-    let (a, b) = (thresholds(old), thresholds(new));
-    count(
-        "thresholds",
-        a.iter().map(|n| n.as_str()).collect(),
-        b.iter().map(|n| n.as_str()).collect(),
-        &mut messages,
-    );
+    let counters = |config: &Config| names(config.counters.iter().map(|counter| &counter.name));
+    let thresholds = |config: &Config| names(config.thresholds.iter().map(|limit| &limit.name));
+    let mut messages = changes("counters", &counters(old), &counters(new));
+    messages.extend(changes("thresholds", &thresholds(old), &thresholds(new)));
     if old.control != new.control {
         messages.push("control.socket takes effect at the next start".to_owned());
     }
     messages
+}
+
+fn names(names: impl Iterator<Item = impl ToString>) -> BTreeSet<String> {
+    names.map(|name| name.to_string()).collect()
+}
+
+fn changes(what: &str, old: &BTreeSet<String>, new: &BTreeSet<String>) -> Vec<String> {
+    let difference = |word: &str, mut names: Vec<&str>| {
+        let more = match names.len().saturating_sub(NAMES_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        names.truncate(NAMES_MAX);
+        (!names.is_empty()).then(|| format!("{what} {word}: {}{more}", names.join(", ")))
+    };
+    let added = new.difference(old).map(String::as_str).collect();
+    let removed = old.difference(new).map(String::as_str).collect();
+    [difference("added", added), difference("removed", removed)]
+        .into_iter()
+        .flatten()
+        .collect()
 }

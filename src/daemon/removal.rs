@@ -77,7 +77,7 @@ fn keep_totals(
     let table = saved.table.as_str();
     let continuity = Continuity::of(Some(saved), &here, table, Some(found));
     let mut ledger = Ledger::new(Some(saved.clone()), continuity, &here, table);
-    let names: Vec<CounterName> = ledger.names().cloned().collect();
+    let names: Vec<CounterName> = ledger.own_names().cloned().collect();
     take_in(nftables, table, &mut ledger, continuity, names)?;
     ledger.forget_kernel_values(|_| true);
     ledger.sysctls().clear();

@@ -93,9 +93,10 @@ impl Daemon {
             bound_bytes,
             cause: cause.to_owned(),
         });
-        let names = (config.counters.iter())
-            .map(|counter| (counter.name.clone(), ledger.carried(&counter.name)));
+        let names =
+            (config.counters.iter()).map(|counter| (counter.name.clone(), ledger.carried(counter)));
         let mut meter = Meter::new(names.collect::<Vec<_>>());
+        table.follow(&meter, ledger.last_devices());
         let reading = table.read(&mut meter, 0)?;
         let mut engine = Engine::new(Arc::clone(&config), reading.tick);
         let first = engine.observe(reading.tick, &meter);
@@ -148,7 +149,8 @@ impl Daemon {
             counters: daemon.config.counters.len(),
             notes,
         });
-        gap.into_iter().for_each(|gap| daemon.log(gap));
+        let gaps = gap.into_iter().chain(daemon.table.take_foreign_gaps());
+        gaps.for_each(|gap| daemon.log(gap));
         daemon.carry_out(first);
         daemon.check_vitals();
         daemon.publish_durably();

@@ -1,16 +1,21 @@
-//! The daemon's table: reads it into the meter, keeps it in force, and says what an interruption may have cost.
+//! The daemon's table: reads it into the meter, those of others beside it, keeps it in force, and says what an
+//! interruption may have cost.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::clock;
+use super::foreign::{Foreign, Movement};
 use crate::config::{Protect, TableConfig};
+use crate::event::Event;
 use crate::kernel::devices::{Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
 use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::{CountersRead, Nftables};
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
-use crate::units::Tick;
+use crate::units::{TableFamily, Tick};
 
 /// How often an interrupted dump is repeated before what came is used.
 const DUMP_ATTEMPTS: u32 = 3;
@@ -27,6 +32,9 @@ pub struct Table {
     /// What the devices had moved just before the last good reading.
     moved: Vec<Moved>,
     scratch: Vec<Moved>,
+    foreign: Foreign,
+    /// Counters of others that were not there at the last undisturbed reading.
+    missing_existing: usize,
 }
 
 /// How an installation went.
@@ -45,8 +53,10 @@ pub struct Reading {
     pub tick: Tick,
     /// What it took.
     pub took: Duration,
-    /// Counters that the kernel did not have. Unknown, hence 0, when the dump stayed interrupted.
+    /// Our own counters that the kernel did not have. Unknown, hence 0, when the dump stayed interrupted.
     pub missing: usize,
+    /// The same of counters of others; while it is unknown, as it was before.
+    pub missing_existing: usize,
 }
 
 impl Table {
@@ -72,6 +82,8 @@ impl Table {
             generation: None,
             moved,
             scratch: Vec::new(),
+            foreign: Foreign::default(),
+            missing_existing: 0,
         };
         Ok((table, found))
     }
@@ -115,7 +127,18 @@ impl Table {
         Ok(installed)
     }
 
-    /// Reads all counters into `meter`.
+    /// Goes over to the tables of others that `meter` reads from. Of those that are new their counters were last read at
+    /// `last`, if ever, when the devices had moved that much.
+    pub fn follow(&mut self, meter: &Meter, last: Option<(Timestamp, &[Moved])>) {
+        self.foreign.follow(meter, last);
+    }
+
+    /// What tables of others may have missed, since this was last asked.
+    pub fn take_foreign_gaps(&mut self) -> Vec<Event> {
+        self.foreign.take_gaps()
+    }
+
+    /// Reads all counters into `meter`, whose tables are followed.
     pub fn read(&mut self, meter: &mut Meter, sequence: u64) -> Result<Reading, KernelError> {
         // Before the counters: whatever is missed after them is then within the bound.
         self.devices.read(&mut self.scratch)?;
@@ -127,8 +150,16 @@ impl Table {
             meter.begin();
             read.interrupted = false;
         }
+        let movement = Movement {
+            before: &self.moved,
+            now: &self.scratch,
+        };
+        let disturbed = (self.foreign).read(&mut self.nftables, meter, tick, movement)?;
         let unread = meter.end(tick.at);
-        let missing = if read.interrupted { 0 } else { unread };
+        let missing = if read.interrupted { 0 } else { unread.own };
+        if !disturbed {
+            self.missing_existing = unread.existing;
+        }
         if missing == 0 {
             std::mem::swap(&mut self.moved, &mut self.scratch);
         }
@@ -136,6 +167,7 @@ impl Table {
             tick,
             took: clock::uptime().since(tick.at),
             missing,
+            missing_existing: self.missing_existing,
         })
     }
 
@@ -160,8 +192,9 @@ impl Table {
         let found = found.map(|table| table.handle);
         if found.is_some_and(|handle| handle != self.handle) {
             // Made anew by someone else, perhaps from a saved ruleset with old values: what it holds is no news.
+            let table = &self.ruleset.table;
             self.nftables
-                .counters(&self.ruleset.table, |record| meter.rebase(record))?;
+                .counters(TableFamily::Inet, table, |record| meter.rebase(record))?;
         }
         self.handle = self.nftables.install(&self.ruleset)?;
         if found != Some(self.handle) {
@@ -180,20 +213,28 @@ impl Table {
     }
 }
 
-/// Hands the table's counters to the pass that `meter` has begun. A dump that was interrupted is repeated; if it stays
-/// so, what came is used.
+/// Hands the counters of a table of ours to the pass that `meter` has begun.
 pub fn dump(
     nftables: &mut Nftables,
     table: &str,
     meter: &mut Meter,
 ) -> Result<CountersRead, KernelError> {
-    let mut read = nftables.counters(table, |record| meter.record(record))?;
+    until_undisturbed(|| {
+        meter.repeat();
+        nftables.counters(TableFamily::Inet, table, |record| meter.record(record))
+    })
+}
+
+/// Repeats a dump that was interrupted; if it stays so, what came is used.
+pub fn until_undisturbed(
+    mut dump: impl FnMut() -> Result<CountersRead, KernelError>,
+) -> Result<CountersRead, KernelError> {
+    let mut read = dump()?;
     for _ in 1..DUMP_ATTEMPTS {
         if !read.interrupted {
             break;
         }
-        meter.repeat();
-        read = nftables.counters(table, |record| meter.record(record))?;
+        read = dump()?;
     }
     Ok(read)
 }

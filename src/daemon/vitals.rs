@@ -44,6 +44,11 @@ impl Vitals {
         all
     }
 
+    /// The facts have changed: they are judged at the next occasion.
+    pub fn recheck(&mut self) {
+        self.checked_at = None;
+    }
+
     /// Judges the facts again; returns what came and what went, as records.
     fn judge(&mut self, config: &Config, facts: &Facts) -> Vec<Event> {
         let judged = health::judge(config, facts);
@@ -106,12 +111,6 @@ impl Daemon {
         }
     }
 
-    /// The same without waiting for its time.
-    pub(super) fn check_vitals_now(&mut self) {
-        self.vitals.checked_at = None;
-        self.check_vitals();
-    }
-
     pub(super) fn check_vitals(&mut self) {
         let now = clock::uptime();
         if self
@@ -124,7 +123,8 @@ impl Daemon {
         self.vitals.checked_at = Some(now);
         let links = &self.surroundings.network.links;
         match facts::gather(self.table.nftables(), &self.config.table.name, links) {
-            Ok(facts) => {
+            Ok(mut facts) => {
+                facts.missing_existing = self.meter.missing_existing().cloned().collect();
                 for event in self.vitals.judge(&self.config, &facts) {
                     self.log(event);
                 }

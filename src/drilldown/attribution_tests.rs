@@ -53,6 +53,7 @@ fn scope(words: &str) -> Scope {
     }
     let counter = Counter {
         name: CounterName::new("counter").unwrap(),
+        existing: None,
         selectors,
         capacity: None,
     };

@@ -23,12 +23,14 @@ const RULESET_FILES: [&str; 3] = [
 /// The conntrack sysctls a drilldown needs, with the value it needs.
 pub const NEEDED_SYSCTLS: [(&str, &str); 3] = [("acct", "1"), ("timestamp", "1"), ("events", "1")];
 
-/// What is so in the calling thread's network namespace, which has these devices.
+/// What is so in the calling thread's network namespace, which has these devices, but for what counters of
+/// others are missing.
 pub fn gather(nftables: &mut Nftables, table: &str, links: &[Link]) -> Result<Facts, KernelError> {
     let found = nftables.own_table(table)?;
     Ok(Facts {
         table_installed: found.is_some(),
         table_owned: found.is_some_and(|table| table.owner.is_some()),
+        missing_existing: Vec::new(),
         accounting: conntrack("acct"),
         timestamps: conntrack("timestamp"),
         events: conntrack("events"),

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attr::{Attribute, Attributes, Malformed, Message};
 use crate::plan::content::Listed;
+use crate::units::{ExistingCounter, TableFamily};
 
 /// Message numbers, subsystem (10) included.
 pub mod message {
@@ -53,6 +54,18 @@ pub mod message {
     pub const BATCH_BEGIN: u16 = 0x10;
     /// Ends a batch; without it nothing is applied.
     pub const BATCH_END: u16 = 0x11;
+}
+
+/// The number of a family: NFPROTO_*.
+pub fn family_number(family: TableFamily) -> u8 {
+    match family {
+        TableFamily::Inet => FAMILY_INET,
+        TableFamily::Ip => 2,
+        TableFamily::Arp => 3,
+        TableFamily::Netdev => 5,
+        TableFamily::Bridge => 7,
+        TableFamily::Ip6 => 10,
+    }
 }
 
 /// NFPROTO_INET: both IPv4 and IPv6.
@@ -202,6 +215,27 @@ impl<'a> CounterRecord<'a> {
             packets,
         })
     }
+}
+
+/// The counter that a NEWOBJ message is about, whatever its table; `None` where its name, its table's or its family is
+/// none that can be written.
+pub fn decode_existing(message: &Message<'_>) -> Result<Option<ExistingCounter>, Malformed> {
+    let number = message.family()?;
+    let (mut table, mut name) = (None, None);
+    for attribute in message.attributes()? {
+        let attribute = attribute?;
+        match attribute.kind {
+            TABLE => table = std::str::from_utf8(attribute.text()).ok(),
+            OBJECT_NAME => name = std::str::from_utf8(attribute.text()).ok(),
+            _ => {}
+        }
+    }
+    let mut families = TableFamily::ALL.into_iter();
+    let family = families.find(|family| family_number(*family) == number);
+    let (Some(family), Some(table), Some(name)) = (family, table, name) else {
+        return Ok(None);
+    };
+    Ok(ExistingCounter::new(family, table, name).ok())
 }
 
 #[inline]

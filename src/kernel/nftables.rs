@@ -15,7 +15,7 @@ use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
 use crate::plan::ruleset::Ruleset;
 use crate::plan::text::TABLE_COMMENT;
-use crate::units::Volume;
+use crate::units::{ExistingCounter, TableFamily, Volume};
 
 /// How often a batch is tried while others change the ruleset.
 const ATTEMPTS: u32 = 20;
@@ -70,9 +70,13 @@ impl Nftables {
         self.netlink.port()
     }
 
-    /// The table of that name, family inet, if it exists.
-    pub fn table(&mut self, name: &str) -> Result<Option<TableInfo>, KernelError> {
-        let body = |w: &mut Writer| about(w, nft::FAMILY_INET, name);
+    /// The table of that family and name, if it exists.
+    pub fn table(
+        &mut self,
+        family: TableFamily,
+        name: &str,
+    ) -> Result<Option<TableInfo>, KernelError> {
+        let body = |w: &mut Writer| about(w, family, name);
         self.netlink.get(
             "read the table",
             message::GET_TABLE,
@@ -83,7 +87,7 @@ impl Nftables {
 
     /// The table of that name if it is flowctl's; an error if it is someone else's.
     pub fn own_table(&mut self, name: &str) -> Result<Option<TableInfo>, KernelError> {
-        match self.table(name)? {
+        match self.table(TableFamily::Inet, name)? {
             Some(table) if table.comment.as_deref() != Some(TABLE_COMMENT) => {
                 Err(KernelError::ForeignTable {
                     name: name.to_owned(),
@@ -108,11 +112,12 @@ impl Nftables {
     /// Reads all counters of a table with one dump. No counter at all means: is the table gone?
     pub fn counters(
         &mut self,
+        family: TableFamily,
         table: &str,
         mut each: impl FnMut(CounterRecord<'_>),
     ) -> Result<CountersRead, KernelError> {
         let body = |w: &mut Writer| {
-            about(w, nft::FAMILY_INET, table);
+            about(w, family, table);
             w.be32(3, nft::OBJECT_COUNTER);
         };
         let mut generation = None;
@@ -130,9 +135,14 @@ impl Nftables {
     }
 
     /// Reads one counter; `None` when it does not exist.
-    pub fn counter(&mut self, table: &str, name: &str) -> Result<Option<Volume>, KernelError> {
+    pub fn counter(
+        &mut self,
+        family: TableFamily,
+        table: &str,
+        name: &str,
+    ) -> Result<Option<Volume>, KernelError> {
         let body = |w: &mut Writer| {
-            about(w, nft::FAMILY_INET, table);
+            about(w, family, table);
             w.text(2, name);
             w.be32(3, nft::OBJECT_COUNTER);
         };
@@ -143,6 +153,22 @@ impl Nftables {
                     packets: counter.packets,
                 })
             })
+    }
+
+    /// All named counters of the network namespace, those of flowctl's tables included, in the kernel's order.
+    pub fn named_counters(&mut self) -> Result<Vec<ExistingCounter>, KernelError> {
+        let body = |w: &mut Writer| {
+            w.nfgen(nft::FAMILY_ANY, 0);
+            w.be32(3, nft::OBJECT_COUNTER);
+        };
+        let mut found = Vec::new();
+        let operation = "list all named counters";
+        self.netlink
+            .dump(operation, message::GET_OBJECT, body, |message| {
+                found.extend(nft::decode_existing(message)?);
+                Ok(())
+            })?;
+        Ok(found)
     }
 
     /// Puts `ruleset` in force, whatever the table holds now; counters of the same name keep their values. Only a
@@ -271,18 +297,20 @@ impl Nftables {
     }
 
     fn handle(&mut self, table: &str) -> Result<u64, KernelError> {
-        Ok(self.table(table)?.map_or(0, |table| table.handle))
+        Ok(self
+            .table(TableFamily::Inet, table)?
+            .map_or(0, |table| table.handle))
     }
 
     /// All that the table holds, by name.
     fn inventory(&mut self, table: &str) -> Result<Inventory, KernelError> {
         let mut found = Inventory::default();
-        self.counters(table, |counter| {
+        self.counters(TableFamily::Inet, table, |counter| {
             found
                 .counters
                 .insert(String::from_utf8_lossy(counter.name).into_owned());
         })?;
-        let body = |w: &mut Writer| about(w, nft::FAMILY_INET, table);
+        let body = |w: &mut Writer| about(w, TableFamily::Inet, table);
         let mut sets = Vec::new();
         self.netlink
             .dump("list the maps", message::GET_SET, body, |message| {
@@ -311,7 +339,7 @@ impl Nftables {
     fn elements(&mut self, table: &str, map: &str) -> Result<Vec<Listed>, KernelError> {
         let mut elements = Vec::new();
         let body = |w: &mut Writer| {
-            about(w, nft::FAMILY_INET, table);
+            about(w, TableFamily::Inet, table);
             w.text(2, map);
         };
         self.netlink.dump(
@@ -327,7 +355,7 @@ impl Nftables {
     }
 }
 
-fn about(w: &mut Writer, family: u8, table: &str) {
-    w.nfgen(family, 0);
+fn about(w: &mut Writer, family: TableFamily, table: &str) {
+    w.nfgen(nft::family_number(family), 0);
     w.text(nft::TABLE, table);
 }

@@ -1,6 +1,6 @@
 //! What each counter will see, in words, for `flowctl plan`.
 
-use crate::config::{Addresses, Config, Counter};
+use crate::config::{Addresses, Config, Counter, Selectors};
 use crate::units::{DevicePattern, InterfaceName};
 
 /// One line a counter, as nft comments, so that the whole output of `flowctl plan` stays loadable.
@@ -28,7 +28,30 @@ pub fn render(config: &Config) -> String {
 }
 
 fn sentence(config: &Config, counter: &Counter) -> String {
-    let selectors = &counter.selectors;
+    let Some(existing) = &counter.existing else {
+        return format!(
+            "{} ({})",
+            packets(config, &counter.selectors),
+            place(&counter.selectors)
+        );
+    };
+    let read = format!(
+        "what the counter {} of table {} counts, which is someone else's and only read",
+        existing.counter(),
+        existing.table()
+    );
+    if counter.selectors.is_empty() {
+        read
+    } else {
+        format!(
+            "{read}; in drilldowns {}",
+            packets(config, &counter.selectors)
+        )
+    }
+}
+
+/// Which packets they are.
+fn packets(config: &Config, selectors: &Selectors) -> String {
     let mut words = vec![
         if selectors.leaves() {
             "what leaves"
@@ -54,7 +77,12 @@ fn sentence(config: &Config, counter: &Counter) -> String {
     if let Some(addresses) = &selectors.to {
         words.push(format!("to {}", addresses_in_words(addresses)));
     }
-    let place = match (selectors.leaves(), selectors.in_.is_some()) {
+    words.join(" ")
+}
+
+/// Where flowctl counts them.
+fn place(selectors: &Selectors) -> &'static str {
+    match (selectors.leaves(), selectors.in_.is_some()) {
         (false, _) => {
             "after destination NAT, before the firewall; what is for the router itself included"
         }
@@ -62,8 +90,7 @@ fn sentence(config: &Config, counter: &Counter) -> String {
             "after the firewall, before source NAT; forwarded and made by the router itself"
         }
         (true, true) => "after the firewall, before source NAT; forwarded only",
-    };
-    format!("{} ({place})", words.join(" "))
+    }
 }
 
 fn devices(config: &Config, names: &[InterfaceName]) -> String {

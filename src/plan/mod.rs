@@ -24,7 +24,7 @@ const LEAVING_PRIORITY: i32 = 90;
 const LABEL_IN: &str = "label_in";
 const LABEL_OUT: &str = "label_out";
 
-/// The ruleset for a configuration.
+/// The ruleset for a configuration. Counters of others have no part in it.
 pub fn compile(config: &Config) -> Ruleset {
     let arriving = maps_of(config, false);
     let leaving = maps_of(config, true);
@@ -35,8 +35,7 @@ pub fn compile(config: &Config) -> Ruleset {
     Ruleset {
         table: config.table.name.clone(),
         counters: config
-            .counters
-            .iter()
+            .own_counters()
             .map(|counter| counter.name.clone())
             .collect(),
         maps,
@@ -48,8 +47,7 @@ pub fn compile(config: &Config) -> Ruleset {
 fn maps_of(config: &Config, leaves: bool) -> Vec<ObjectMap> {
     let mut elements_by_shape: BTreeMap<Vec<Field>, Vec<Element>> = BTreeMap::new();
     for counter in config
-        .counters
-        .iter()
+        .own_counters()
         .filter(|counter| counter.selectors.leaves() == leaves)
     {
         for (shape, element) in elements_of(config, counter) {

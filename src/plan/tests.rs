@@ -57,11 +57,13 @@ pub(crate) fn config(
         };
         config.counters.push(Counter {
             name: name.counter_in().unwrap(),
+            existing: None,
             selectors: in_,
             capacity: None,
         });
         config.counters.push(Counter {
             name: name.counter_out().unwrap(),
+            existing: None,
             selectors: out,
             capacity: None,
         });
@@ -89,11 +91,13 @@ pub(crate) fn config(
         };
         config.counters.push(Counter {
             name: name.counter_from().unwrap(),
+            existing: None,
             selectors: from,
             capacity: None,
         });
         config.counters.push(Counter {
             name: name.counter_to().unwrap(),
+            existing: None,
             selectors: to,
             capacity: None,
         });
@@ -104,6 +108,7 @@ pub(crate) fn config(
         let name = CounterName::new(name).unwrap();
         config.counters.push(Counter {
             name,
+            existing: None,
             selectors: selectors.clone(),
             capacity: None,
         });

@@ -203,6 +203,7 @@ mod tests {
                 packets: 1,
             },
             resets: 2,
+            existing: None,
         };
         Saved {
             version: VERSION,

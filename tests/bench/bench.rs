@@ -1,6 +1,6 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
-//! shorter and noisier.
+//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet` and `daemon`.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,14 +19,28 @@ use std::process::ExitCode;
 
 use flowctl::lab::Namespace;
 
+/// A name, and what measures and prints it.
+type Table = (&'static str, fn(bool));
+
 fn main() -> ExitCode {
     if let Err(error) = Namespace::new("probe") {
         eprintln!("the benchmarks need root: {error}");
         return ExitCode::FAILURE;
     }
     let quick = std::env::args().any(|argument| argument == "--quick");
-    tick::run(quick);
-    packet::run(quick);
-    daemon::run(quick);
+    let named: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let tables: [Table; 3] = [
+        ("tick", tick::run),
+        ("packet", packet::run),
+        ("daemon", daemon::run),
+    ];
+    for (name, run) in tables {
+        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
+            run(quick);
+        }
+    }
     ExitCode::SUCCESS
 }

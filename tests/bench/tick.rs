@@ -8,9 +8,9 @@ use flowctl::config::Config;
 use flowctl::engine::Engine;
 use flowctl::kernel::nftables::Nftables;
 use flowctl::lab::{Namespace, clock};
-use flowctl::meter::{Carried, Meter};
+use flowctl::meter::{Carried, Meter, Unread};
 use flowctl::plan;
-use flowctl::units::Tick;
+use flowctl::units::{TableFamily, Tick};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use crate::setup::{children_cpu, head, median, row, thread_cpu, with_counters};
@@ -94,9 +94,9 @@ fn read_into(nftables: &mut Nftables, meter: &mut Meter) {
     let at = clock::uptime();
     meter.begin();
     nftables
-        .counters("flowctl", |record| meter.record(record))
+        .counters(TableFamily::Inet, "flowctl", |record| meter.record(record))
         .unwrap();
-    assert_eq!(meter.end(at), 0);
+    assert_eq!(meter.end(at), Unread::default());
 }
 
 /// CPU microseconds of one call.

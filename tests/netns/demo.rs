@@ -193,3 +193,20 @@ fn it_needs_no_privilege_where_user_namespaces_are_allowed() {
         assert!(complained.contains("CAP_SYS_ADMIN"), "{complained}");
     }
 }
+
+#[test]
+fn where_user_namespaces_are_forbidden_it_says_so_and_what_to_do() {
+    if !allowed() {
+        return;
+    }
+    // The limit is that of a user namespace of our own; without capabilities in it nothing else is left.
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                  exec setpriv --bounding-set=-all --inh-caps=-all \"$0\" demo";
+    let mut command = Command::new("unshare");
+    command.args(["-Ur", "sh", "-c", script, env!("CARGO_BIN_EXE_flowctl")]);
+    let output = command.output().unwrap();
+    let complained = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(77), "{complained}");
+    assert!(complained.contains("sudo flowctl demo"), "{complained}");
+    assert!(complained.contains("sysctl user.max_user_namespaces="));
+}

@@ -51,6 +51,11 @@ fn rulesets() -> Vec<(PathBuf, String)> {
     found
 }
 
+fn example(name: &str) -> String {
+    let named = |(path, _): &(PathBuf, String)| path.file_stem().unwrap() == name;
+    rulesets().into_iter().find(named).unwrap().1
+}
+
 /// The blocks of a listing, and the elements within each, without the order that the kernel gives them.
 fn normalised(listing: &str) -> BTreeSet<String> {
     // The table's own lines are a block too, so that it does not matter what comes first in it.
@@ -144,8 +149,8 @@ fn a_protected_table_lists_as_the_plain_one_does_and_loads_without_an_error() {
 #[test]
 fn a_text_of_plan_is_taken_over_as_it_is_by_the_daemon() {
     let Some(namespace) = namespace() else { return };
-    let (_, config) = rulesets().remove(0);
-    let bench = Bench::new(&namespace, &(PLAIN.to_owned() + &config));
+    let config = PLAIN.to_owned() + &example("home-router");
+    let bench = Bench::new(&namespace, &config);
     let planned = String::from_utf8(bench.flowctl(&["plan"]).stdout).unwrap();
     let file = bench.path().join("plan.nft");
     std::fs::write(&file, &planned).unwrap();
@@ -286,7 +291,7 @@ fn what_is_installed_is_to_the_byte_what_nft_itself_would_install() {
 #[test]
 fn a_chain_that_someone_made_drop_accepts_again_and_a_dormant_table_counts_again() {
     let Some(namespace) = namespace() else { return };
-    let (_, config) = rulesets().remove(0);
+    let config = example("home-router");
     let ruleset = plan::compile(&parse(&config, Format::Toml).unwrap());
     let install = || {
         let installed = namespace.run(|| Nftables::open()?.install(&ruleset));

@@ -18,6 +18,7 @@ mod devices;
 mod discover;
 mod disk;
 mod exact;
+mod existing;
 mod follow;
 mod full;
 mod instances;

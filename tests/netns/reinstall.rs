@@ -6,6 +6,7 @@ use flowctl::config::{Format, parse};
 use flowctl::kernel::nftables::Nftables;
 use flowctl::lab::{Direction, Ends, Family, Generator, LabOptions, UdpLoad};
 use flowctl::plan;
+use flowctl::units::TableFamily;
 
 use crate::support::lab;
 
@@ -50,7 +51,9 @@ fn installs_under_load_miss_no_packet() {
                 counted = record.packets;
             }
         };
-        nftables.counters("flowctl", &mut take).unwrap();
+        nftables
+            .counters(TableFamily::Inet, "flowctl", &mut take)
+            .unwrap();
         assert_eq!(counted, sent.packets, "{wanted}, {installs} installs");
     }
 }

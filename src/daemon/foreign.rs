@@ -1,0 +1,155 @@
+//! The tables of others that counters are read from, in the same tick as our own: never changed and never repaired. It
+//! knows when one was made anew, and what may have been missed until then.
+
+use jiff::Timestamp;
+
+use super::table::until_undisturbed;
+use crate::event::Event;
+use crate::kernel::devices::{Moved, moved_between};
+use crate::kernel::error::KernelError;
+use crate::kernel::nftables::{CountersRead, Nftables};
+use crate::meter::Meter;
+use crate::units::{ForeignTable, Tick};
+
+/// All of them, in the meter's order.
+#[derive(Default)]
+pub struct Foreign {
+    tables: Vec<Followed>,
+    gaps: Vec<Event>,
+}
+
+/// One table, and what is known of it.
+struct Followed {
+    table: ForeignTable,
+    /// 0 before it was read in this run.
+    handle: u64,
+    /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
+    generation: Option<u16>,
+    /// When it was last there; `None` where it never was.
+    read_at: Option<Timestamp>,
+    /// What the devices had moved by then, nothing where that is not known; `None` where that was at the last good
+    /// reading of our own table.
+    moved_by_then: Option<Vec<Moved>>,
+}
+
+/// What the devices have moved.
+#[derive(Debug, Clone, Copy)]
+pub struct Movement<'m> {
+    /// Just before the last good reading.
+    pub before: &'m [Moved],
+    /// Just before this one.
+    pub now: &'m [Moved],
+}
+
+impl Foreign {
+    /// Follows the tables that `meter` reads from. Those that are followed already go on; of the others counters were
+    /// last read at `last`, where that is known, when the devices had moved that much.
+    pub fn follow(&mut self, meter: &Meter, last: Option<(Timestamp, &[Moved])>) {
+        let mut known = std::mem::take(&mut self.tables);
+        let wanted = meter.foreign_tables().map(|table| {
+            let position = known.iter().position(|known| known.table == *table);
+            match position {
+                Some(position) => known.swap_remove(position),
+                None => Followed {
+                    table: table.clone(),
+                    handle: 0,
+                    generation: None,
+                    read_at: last.map(|(at, _)| at),
+                    moved_by_then: Some(last.map_or_else(Vec::new, |(_, moved)| moved.to_vec())),
+                },
+            }
+        });
+        self.tables = wanted.collect();
+    }
+
+    /// Reads all of them into the pass that `meter` has begun. Returns whether counters may be left out because others
+    /// kept changing the ruleset.
+    pub fn read(
+        &mut self,
+        nftables: &mut Nftables,
+        meter: &mut Meter,
+        tick: Tick,
+        movement: Movement<'_>,
+    ) -> Result<bool, KernelError> {
+        let mut interrupted = false;
+        for (position, followed) in self.tables.iter_mut().enumerate() {
+            let read = followed.read(nftables, meter, position)?;
+            interrupted |= read.interrupted;
+            if read.generation.is_none() {
+                followed.is_gone(movement);
+                continue;
+            }
+            let bound_bytes = followed.moved_since(movement);
+            let remade = meter.came_from(position, followed.handle, bound_bytes);
+            if let Some(from) = followed.read_at.filter(|_| remade) {
+                self.gaps.push(Event::Gap {
+                    from,
+                    to: tick.wall,
+                    bound_bytes,
+                    cause: format!("table {} was made anew", followed.table),
+                });
+            }
+            followed.read_at = Some(tick.wall);
+            followed.moved_by_then = None;
+        }
+        Ok(interrupted)
+    }
+
+    /// What may have been missed, since this was last asked.
+    pub fn take_gaps(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.gaps)
+    }
+}
+
+impl Followed {
+    /// Hands the table's counters to the meter, and finds out which table it is. The kernel is asked for that only when
+    /// the ruleset changed.
+    fn read(
+        &mut self,
+        nftables: &mut Nftables,
+        meter: &mut Meter,
+        position: usize,
+    ) -> Result<CountersRead, KernelError> {
+        let (family, name) = (self.table.family(), self.table.name());
+        let mut dump = |nftables: &mut Nftables| {
+            until_undisturbed(|| {
+                meter.repeat_foreign(position);
+                nftables.counters(family, name, |record| {
+                    meter.record_foreign(position, record)
+                })
+            })
+        };
+        let read = dump(nftables)?;
+        if read.generation.is_none() || read.generation == self.generation {
+            return Ok(read);
+        }
+        self.generation = read.generation;
+        let Some(found) = nftables.table(family, name)? else {
+            return Ok(read);
+        };
+        if found.handle == self.handle {
+            return Ok(read);
+        }
+        self.handle = found.handle;
+        // What was read may be of the table before.
+        let again = dump(nftables)?;
+        if again.generation != read.generation {
+            self.generation = None;
+        }
+        Ok(again)
+    }
+
+    fn is_gone(&mut self, movement: Movement<'_>) {
+        if self.read_at.is_some() && self.moved_by_then.is_none() {
+            self.moved_by_then = Some(movement.before.to_vec());
+        }
+    }
+
+    /// At most what the devices have moved since it was last there; `None` where they cannot tell.
+    fn moved_since(&self, movement: Movement<'_>) -> Option<u64> {
+        let before = self.moved_by_then.as_deref().unwrap_or(movement.before);
+        (!before.is_empty())
+            .then(|| moved_between(before, movement.now))
+            .flatten()
+    }
+}
