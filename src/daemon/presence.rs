@@ -200,3 +200,157 @@ fn cause(pattern: &DevicePattern) -> String {
         format!("the device {pattern} was gone")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, parse};
+    use crate::kernel::links::{DirectionStatistics, Statistics};
+
+    const HEARD: u64 = 10;
+
+    fn config(devices: &str) -> Config {
+        let text = format!("interfaces.wan.device = {devices}");
+        parse(&text, Format::Toml).unwrap()
+    }
+
+    fn link(index: u32, name: &str, bytes: u64) -> Link {
+        let received = DirectionStatistics {
+            bytes,
+            ..DirectionStatistics::default()
+        };
+        let statistics = Statistics {
+            received,
+            ..Statistics::default()
+        };
+        Link {
+            index,
+            name: name.to_owned(),
+            statistics: Some(statistics),
+            ..Link::default()
+        }
+    }
+
+    fn sighting(links: Vec<Link>) -> Sighting {
+        let mut sighting = Sighting::default();
+        sighting.network.links = links;
+        sighting
+    }
+
+    fn known(devices: &str, links: &[Link]) -> Presence {
+        let mut presence = Presence::default();
+        presence.reconfigure(&config(devices), links);
+        let at = |seconds| Uptime(Duration::from_secs(seconds));
+        let moved = [Moved {
+            index: 5,
+            bytes: 1000,
+        }];
+        presence.note(at(HEARD - 1), &moved);
+        presence
+    }
+
+    /// What comes of a change at that second, seen a second later: from, to and bound of each gap.
+    fn change(
+        presence: &mut Presence,
+        at: u64,
+        sighting: &Sighting,
+    ) -> Vec<(i64, i64, Option<u64>)> {
+        let time = |seconds: u64| Timestamp::from_second(seconds as i64).unwrap();
+        presence.stir(Uptime(Duration::from_secs(at)), time(at));
+        let gaps = presence.see(sighting, time(at + 1)).into_iter();
+        gaps.map(|gap| match gap {
+            Event::Gap {
+                from,
+                to,
+                bound_bytes,
+                ..
+            } => (from.as_second(), to.as_second(), bound_bytes),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_device_that_is_back_leaves_a_gap_from_when_it_went_and_as_much_as_it_moved_in_its_life() {
+        let mut presence = known("\"ppp0\"", &[link(5, "ppp0", 1000)]);
+        let mut gone = sighting(vec![]);
+        gone.deleted.insert(5);
+        assert_eq!(change(&mut presence, HEARD, &gone), []);
+        assert_eq!(change(&mut presence, 15, &sighting(vec![])), []);
+        let back = sighting(vec![link(8, "ppp0", 70)]);
+        assert_eq!(change(&mut presence, 20, &back), [(10, 21, Some(70))]);
+        assert_eq!(change(&mut presence, 30, &back), [], "it was there");
+    }
+
+    #[test]
+    fn one_that_had_another_name_meanwhile_moved_what_it_has_beyond_the_reading_before() {
+        let mut presence = known("\"ppp0\"", &[link(5, "ppp0", 1000)]);
+        assert_eq!(
+            change(&mut presence, HEARD, &sighting(vec![link(5, "old", 1100)])),
+            []
+        );
+        let back = sighting(vec![link(5, "ppp0", 1500)]);
+        assert_eq!(change(&mut presence, 20, &back), [(10, 21, Some(500))]);
+        // And back between two sightings.
+        let mut at_once = sighting(vec![link(5, "ppp0", 1700)]);
+        at_once.renamed.insert(5);
+        assert_eq!(change(&mut presence, 30, &at_once), [(30, 31, Some(700))]);
+    }
+
+    #[test]
+    fn an_index_that_is_used_again_is_another_device() {
+        let mut presence = known("\"ppp0\"", &[link(5, "ppp0", 1000)]);
+        let mut anew = sighting(vec![link(5, "ppp0", 1200)]);
+        anew.deleted.insert(5);
+        assert_eq!(change(&mut presence, HEARD, &anew), [(10, 11, Some(1200))]);
+    }
+
+    #[test]
+    fn a_reading_that_is_younger_than_the_change_is_no_basis() {
+        let mut presence = known("\"ppp0\"", &[link(5, "ppp0", 1000)]);
+        let late = [Moved {
+            index: 5,
+            bytes: 1400,
+        }];
+        presence.note(Uptime(Duration::from_secs(HEARD)), &late);
+        let mut renamed = sighting(vec![link(5, "ppp0", 1500)]);
+        renamed.renamed.insert(5);
+        assert_eq!(
+            change(&mut presence, HEARD, &renamed),
+            [(10, 11, Some(500))]
+        );
+    }
+
+    #[test]
+    fn what_devices_moved_that_nobody_looked_at_is_unknown() {
+        let mut presence = known("\"ppp0\"", &[link(5, "ppp0", 1000)]);
+        let mut fleeting = sighting(vec![]);
+        fleeting.fleeting.insert("ppp0".to_owned());
+        change(&mut presence, HEARD, &fleeting);
+        let back = sighting(vec![link(8, "ppp0", 70)]);
+        assert_eq!(change(&mut presence, 20, &back), [(10, 21, None)]);
+        let lost = Sighting {
+            lost: true,
+            ..sighting(vec![link(9, "ppp0", 70)])
+        };
+        assert_eq!(change(&mut presence, 30, &lost), [(30, 31, None)]);
+    }
+
+    #[test]
+    fn a_wildcard_is_gone_while_nothing_matches_it() {
+        let two = [link(5, "ppp0", 1000), link(6, "ppp1", 10)];
+        let mut presence = known("\"ppp*\"", &two);
+        let one = sighting(vec![link(6, "ppp1", 20)]);
+        assert_eq!(change(&mut presence, HEARD, &one), []);
+        assert_eq!(change(&mut presence, 20, &sighting(vec![])), []);
+        let back = sighting(vec![link(8, "ppp0", 30), link(9, "ppp1", 40)]);
+        assert_eq!(change(&mut presence, 30, &back), [(20, 31, Some(70))]);
+    }
+
+    #[test]
+    fn a_device_that_was_never_there_is_no_gap_when_it_comes() {
+        let mut presence = known("[\"ppp0\", \"wg*\"]", &[]);
+        let there = sighting(vec![link(8, "ppp0", 70), link(9, "wg1", 5)]);
+        assert_eq!(change(&mut presence, HEARD, &there), []);
+    }
+}

@@ -1,16 +1,20 @@
 //! Devices that go and come back under traffic, with the same name and another index: totals never fall, counting
 //! goes on within a second, and whatever does not pass the device is not disturbed.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use flowctl::event::Event;
 use flowctl::lab::link::{Links, NewDevice};
 use flowctl::lab::topology::{LAN, UPLINK, WAN};
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad, clock};
+use flowctl::lab::{
+    Direction, Ends, Family, Generator, Lab, LabOptions, Namespace, UdpLoad, clock,
+};
 use flowctl::report::{CounterReport, Report};
 use flowctl::units::BitRate;
+use jiff::Timestamp;
 
-use crate::support::{Bench, Daemon, eventually, lab, pause};
+use crate::support::{Bench, Daemon, eventually, lab, namespace, pause};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -37,7 +41,7 @@ fn stream(name: &str, ends: &Ends<'_>) -> Generator {
         payload: 1000,
         rate: Some(BitRate(4e6)),
         datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
+        longest: Duration::from_secs(180),
     };
     Generator::udp(name, ends, &load).unwrap()
 }
@@ -76,6 +80,31 @@ fn until_grown(daemon: &Daemon<'_>, before: Report, names: &[&str]) -> (Report, 
     (report, clock::uptime().since(begun))
 }
 
+/// Start, end and bound of each gap that a device left.
+fn gaps(bench: &Bench<'_>, device: &str) -> Vec<(Timestamp, Timestamp, Option<u64>)> {
+    let records = bench.records().into_iter();
+    let gaps = records.filter_map(|record| match record.event {
+        Event::Gap {
+            from,
+            to,
+            bound_bytes,
+            cause,
+        } if cause.contains(device) => Some((from, to, bound_bytes)),
+        _ => None,
+    });
+    gaps.collect()
+}
+
+/// Whether the last thing that the log says of the uplink's device is that it is missing.
+fn is_missing(bench: &Bench<'_>) -> bool {
+    let records = bench.records().into_iter();
+    let told = records.filter_map(|record| match record.event {
+        Event::Health { code, active, .. } if code == "device_missing" => Some(active),
+        _ => None,
+    });
+    told.last().unwrap_or(false)
+}
+
 /// The uplink as it was, with new hardware addresses.
 fn make_wan_again(lab: &Lab) {
     let near = NewDevice {
@@ -111,7 +140,7 @@ fn make_wan_again(lab: &Lab) {
 }
 
 #[test]
-fn an_uplink_that_goes_and_comes_back_counts_again_within_a_second() {
+fn an_uplink_that_goes_and_comes_back_20_times_counts_again_within_a_second_each_time() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
@@ -131,8 +160,9 @@ fn an_uplink_that_goes_and_comes_back_counts_again_within_a_second() {
     let mut all = passing.to_vec();
     all.extend(beside);
     let (mut report, _) = until_grown(&daemon, daemon.settle(), &all);
-    for _ in 0..3 {
+    for round in 1..=20 {
         let index = links.index(WAN).unwrap();
+        let went = Timestamp::now();
         links.delete(WAN).unwrap();
         let gone = daemon.settle();
         report = until_grown(&daemon, watched(&daemon, &report), &beside).0;
@@ -140,11 +170,22 @@ fn an_uplink_that_goes_and_comes_back_counts_again_within_a_second() {
             let (before, after) = (find(&gone, name), find(&report, name));
             assert_eq!(after.bytes, before.bytes, "{name} without its device");
         }
+        eventually("the device is missed", || is_missing(&bench).then_some(()));
+        let came = Timestamp::now();
         make_wan_again(&lab);
         assert_ne!(links.index(WAN).unwrap(), index);
         let (grown, took) = until_grown(&daemon, report, &all);
         assert!(took < SOON, "counting went on after {took:?}");
         report = grown;
+        let gaps = eventually("the gap is stated", || {
+            Some(gaps(&bench, WAN)).filter(|gaps| gaps.len() == round)
+        });
+        let (from, to, bound) = gaps[round - 1];
+        assert!(from >= went && from < came && to > came, "{from} to {to}");
+        let (received, sent) = links.statistics(WAN).unwrap();
+        let moved = 1..=received.bytes + sent.bytes;
+        assert!(moved.contains(&bound.unwrap()), "{bound:?} of {moved:?}");
+        eventually("it is not missed", || (!is_missing(&bench)).then_some(()));
     }
     up.stop();
     inside.stop();
@@ -215,4 +256,99 @@ fn a_bridge_that_is_made_anew_is_the_same_interface() {
     let (_, took) = until_grown(&daemon, report, &["lan_in", "wan_out", "home_from"]);
     assert!(took < SOON, "counting went on after {took:?}");
     drop(up);
+}
+
+#[test]
+fn what_an_uplink_moves_under_another_name_is_within_the_gap_that_is_stated() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let daemon = bench.start();
+    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
+    let up = stream("up", &ends);
+    let (mut report, _) = until_grown(&daemon, daemon.settle(), &["wan_out"]);
+    let mut links = Links::open(&lab.router).unwrap();
+    // One that lasts, and one that begins and ends before anybody looks.
+    for (round, time) in [(1, 700), (2, 50)] {
+        links.rename(WAN, "other0").unwrap();
+        pause(Duration::from_millis(time));
+        links.rename("other0", WAN).unwrap();
+        let (grown, took) = until_grown(&daemon, watched(&daemon, &report), &["wan_out"]);
+        assert!(took < SOON, "counting went on after {took:?}");
+        report = grown;
+        eventually("the gap is stated", || {
+            (gaps(&bench, WAN).len() == round).then_some(())
+        });
+    }
+    up.stop();
+    let up = up.finish().unwrap().up;
+    assert_eq!(up.sent, up.received, "a name is nothing to a packet");
+    let missed = up.sent.bytes - find(&daemon.settle(), "wan_out").bytes;
+    let bounds: Vec<u64> = (gaps(&bench, WAN).into_iter())
+        .map(|(_, _, bound)| bound.unwrap())
+        .collect();
+    assert!(
+        missed > 0 && missed <= bounds.iter().sum(),
+        "{missed} of {bounds:?}"
+    );
+    assert!(
+        bounds[0] < up.sent.bytes,
+        "not all that it ever moved: {bounds:?}"
+    );
+}
+
+/// A cable of that name from here to nowhere, ready to send by.
+fn make_cable(here: &Namespace, there: &Namespace, name: &str, number: u8) {
+    let device = |name| NewDevice {
+        name,
+        mac: None,
+        merge: true,
+    };
+    let mut links = Links::open(here).unwrap();
+    links.add_veth(device(name), device("far"), there).unwrap();
+    let address = |host| {
+        format!("10.90.{number}.{host}/24")
+            .parse::<ipnet::IpNet>()
+            .unwrap()
+    };
+    links.up(name).unwrap();
+    Links::open(there).unwrap().up("far").unwrap();
+    links.add_address(name, address(1)).unwrap();
+    let neighbour = address(2).addr();
+    links
+        .add_neighbour(name, neighbour, [2, 0, 0, 0, 7, 7])
+        .unwrap();
+    links.wait_up(&[name], SOON).unwrap();
+}
+
+#[test]
+fn devices_that_a_wildcard_matches_count_from_their_first_packet_whenever_they_come() {
+    let Some(here) = namespace() else { return };
+    let there = Namespace::new("there").unwrap();
+    let config = r#"
+        tick = "100ms"
+        interfaces.tunnels.device = "tun*"
+        interfaces.first.device = ["tun1", "nope0"]
+        counters.sent = { to = "10.90.0.0/16", out = "tunnels" }
+        counters.sent_by_first = { to = "10.90.0.0/16", out = "first" }
+    "#;
+    let bench = Bench::new(&here, config);
+    let daemon = bench.start();
+    for number in 1..=5u8 {
+        let name = format!("tun{number}");
+        make_cable(&here, &there, &name, number);
+        let socket = here.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
+        let to: SocketAddr = format!("10.90.{number}.2:7").parse().unwrap();
+        for _ in 0..50 {
+            socket.send_to(&[0; 72], to).unwrap();
+        }
+        let report = daemon.settle();
+        let sent = find(&report, "sent");
+        // 20 bytes of IPv4 header, 8 of UDP.
+        let packets = u64::from(number) * 50;
+        assert_eq!((sent.packets, sent.bytes), (packets, packets * 100));
+        assert_eq!(find(&report, "sent_by_first").packets, 50, "tun1 alone");
+        Links::open(&here).unwrap().delete(&name).unwrap();
+    }
 }
