@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowctl::ask::{Ask, Ending, Inquiry, Outcome, Progress};
-use flowctl::config::{self, Config, Format};
+use flowctl::config::{self, Config, Connected, Format};
 use flowctl::drilldown::verdict::HostShare;
 use flowctl::engine::Engine;
 use flowctl::event::Event;
+use flowctl::kernel::addresses::Address;
+use flowctl::kernel::links::Link;
 use flowctl::kernel::nft::CounterRecord;
 use flowctl::meter::{Carried, Meter};
 use flowctl::report::StateWord;
@@ -100,7 +102,10 @@ impl Story {
     }
 
     fn reload(&mut self, text: &str) -> Outcome {
-        let config = parse(text);
+        self.reload_as(parse(text))
+    }
+
+    fn reload_as(&mut self, config: Arc<Config>) -> Outcome {
         let names = config.counters.iter().map(|counter| counter.name.clone());
         let counters = names.map(|name| (name, Carried::default()));
         let meter = self.meter.reconfigured(counters);
@@ -140,6 +145,13 @@ fn ended(outcome: &Outcome) -> Ending {
     match outcome.asks.last() {
         Some(Ask::End(ending)) => (**ending).clone(),
         other => panic!("{other:?}"),
+    }
+}
+
+fn ended_or_discarded(outcome: &Outcome) -> String {
+    match outcome.asks.last() {
+        Some(Ask::Discard { id }) => id.clone(),
+        _ => ended(outcome).id,
     }
 }
 
@@ -320,6 +332,53 @@ fn a_reload_keeps_thresholds_that_are_the_same_and_ends_the_drilldowns_of_others
     );
     assert_eq!(story.state(), StateWord::Idle);
     assert_ne!(begun(&story.second(ABOVE)).id, id);
+}
+
+/// A device whose address is the first of that prefix.
+fn connected(prefix: &str) -> Connected {
+    let prefix: ipnet::IpNet = prefix.parse().unwrap();
+    let link = Link {
+        index: 2,
+        name: "br0".into(),
+        ..Link::default()
+    };
+    let address = Address {
+        device: 2,
+        address: prefix.hosts().next().unwrap(),
+        peer: None,
+        prefix_length: prefix.prefix_len(),
+        host_only: false,
+        tentative: false,
+        temporary: false,
+        deprecated: false,
+        permanent: true,
+    };
+    Connected::new(&[link], &[address])
+}
+
+#[test]
+fn other_prefixes_on_a_followed_device_change_no_threshold_not_even_with_a_reload() {
+    let text = "subnets.guests.device = \"br0\"\ninterfaces.up.device = \"wan0\"\n\
+                counters.wan_out = { from = \"guests\", out = \"up\" }\n[thresholds.full]\n\
+                counter = \"wan_out\"\nraise = \"800bit/s\"\nhold = \"2s\"\nrelease = \"2s\"\n";
+    let mut story = Story::of(text);
+    let id = story.fire();
+    let with = |prefix| Arc::new(parse(text).resolved(&connected(prefix)));
+    story.engine.follow(with("10.0.1.0/24"));
+    assert_eq!(words(&story.second(ABOVE)), [""; 0]);
+    let outcome = story.reload_as(with("10.0.2.0/24"));
+    assert_eq!((outcome.asks, outcome.events), (vec![], vec![]));
+    assert_eq!(story.state(), StateWord::Firing);
+    assert_eq!(story.engine.drilldown_reports()[0].id, id);
+    // What begins from here on is about the prefix of the moment.
+    for _ in 0..4 {
+        story.second(BELOW);
+    }
+    let inquiry = begun(&story.second(ABOVE));
+    let from = inquiry.counter.selectors.from.unwrap();
+    assert_eq!(from.prefixes()[0].to_string(), "10.0.2.0/24");
+    let other = text.replace("\"guests\"", "\"10.0.2.0/24\"");
+    assert_eq!(ended_or_discarded(&story.reload(&other)), inquiry.id);
 }
 
 #[test]

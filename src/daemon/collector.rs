@@ -280,6 +280,7 @@ impl Worker {
                 routes: Routes::open()?,
             }),
         };
+        doors.routes.forget_indexes();
         let table = &self.config.table.name;
         for follow in &mut self.follows {
             follow.before = follow.counted_now(&mut doors.nftables, table)?;

@@ -66,14 +66,15 @@ impl Daemon {
         let network = &self.surroundings.network;
         let devices_changed = devices(&before) != devices(network);
         let connected = Connected::new(&network.links, &network.addresses);
+        if devices_changed {
+            self.vitals.recheck();
+        }
+        if devices_changed || own != self.surroundings.own() {
+            self.collector.reconfigure(Arc::clone(&self.config));
+        }
         if connected != *self.surroundings.connected {
             self.surroundings.connected = Arc::new(connected);
             self.follow();
-        } else if own != self.surroundings.own() {
-            self.collector.reconfigure(Arc::clone(&self.config));
-        }
-        if devices_changed {
-            self.vitals.recheck();
         }
     }
 

@@ -258,14 +258,17 @@ mod tests {
         let time = |seconds: u64| Timestamp::from_second(seconds as i64).unwrap();
         presence.stir(Uptime(Duration::from_secs(at)), time(at));
         let gaps = presence.see(sighting, time(at + 1)).into_iter();
-        gaps.map(|gap| match gap {
-            Event::Gap {
+        gaps.map(|gap| {
+            let Event::Gap {
                 from,
                 to,
                 bound_bytes,
                 ..
-            } => (from.as_second(), to.as_second(), bound_bytes),
-            other => panic!("{other:?}"),
+            } = gap
+            else {
+                panic!("{gap:?}");
+            };
+            (from.as_second(), to.as_second(), bound_bytes)
         })
         .collect()
     }

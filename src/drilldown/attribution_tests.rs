@@ -30,6 +30,10 @@ home = "192.168.1.0/24"
 
 /// Selectors as words: `in=wan from=192.168.1.0/24`; lists with commas.
 fn scope(words: &str) -> Scope {
+    scope_in(CONFIG, words, ROUTER)
+}
+
+fn scope_in(config: &str, words: &str, router: &str) -> Scope {
     let mut selectors = Selectors::default();
     for (key, list) in words
         .split_whitespace()
@@ -57,8 +61,8 @@ fn scope(words: &str) -> Scope {
         selectors,
         capacity: None,
     };
-    let config = parse(CONFIG, Format::Toml).unwrap();
-    Scope::new(&config, &counter, &[address(ROUTER), address(UPLINK)])
+    let config = parse(config, Format::Toml).unwrap();
+    Scope::new(&config, &counter, &[address(router), address(UPLINK)])
 }
 
 fn address(text: &str) -> IpAddr {
@@ -292,6 +296,22 @@ fn a_host_is_in_a_subnet_else_the_routers_else_not_facing_the_interface() {
     assert_eq!(host("out=wan", "10.9.9.9", FAR), "10.9.9.9");
     assert_eq!(host("from=10.9.0.0/16", "10.9.9.9", FAR), "10.9.9.9");
     assert_eq!(host("to=10.9.0.0/16", FAR, "10.9.9.9"), "10.9.9.9");
+}
+
+#[test]
+fn an_account_that_goes_on_elsewhere_takes_other_flows_and_knows_its_hosts() {
+    let first = scope("from=10.9.1.0/24");
+    let elsewhere = CONFIG.replace("192.168.1.0/24", "192.168.2.0/24");
+    let later = scope_in(&elsewhere, "from=10.9.2.0/24", "192.168.2.1");
+    assert!(!first.judges_as(&later) && first.judges_as(&first.clone()));
+    let later = later.after(&first);
+    let belongs = |opener: &str| later.attribute(&flow(opener, FAR, &[])) != Attribution::Foreign;
+    assert!(belongs("10.9.2.5") && !belongs("10.9.1.5"));
+    for inside in [HOST, "192.168.2.5"] {
+        let host = later.host(address(FAR), address(inside));
+        assert_eq!(host, address(inside));
+    }
+    assert!(later.is_own(address(ROUTER)) && later.is_own(address("192.168.2.1")));
 }
 
 #[test]

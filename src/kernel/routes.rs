@@ -55,6 +55,11 @@ impl Routes {
         (self.devices_by_address, self.names_by_index) = Default::default();
     }
 
+    /// Forgets which device has which index: by the next look another one may have it.
+    pub fn forget_indexes(&mut self) {
+        self.names_by_index.clear();
+    }
+
     /// The way of the packets between who opened a flow and whom it reached.
     pub fn path(&mut self, opener: IpAddr, peer: IpAddr) -> Result<Path, KernelError> {
         Ok(Path {
