@@ -18,6 +18,7 @@ pub mod columns;
 pub mod configuration;
 pub mod counters;
 pub mod demo;
+pub mod devices;
 pub mod discover;
 pub mod doctor;
 pub mod exit;
