@@ -28,6 +28,8 @@ pub mod engine;
 // What is known at a tick, what happened, and what is wrong: all that anyone outside ever sees.
 pub mod report;
 
+pub mod interfaces;
+
 pub mod event;
 
 pub mod health;

@@ -26,7 +26,7 @@ fn dispatch(cli: &cli::Cli) -> Result<cli::exit::ExitCode, cli::exit::ExitCode> 
         }
         Command::Plan(_) => cli::plan::run(options),
         Command::Check(_) => cli::check::run(options),
-        Command::Discover(_) => cli::discover::run(),
+        Command::Discover(args) => cli::discover::run(args),
         Command::Log(args) => {
             let config = configuration::look(options)?;
             cli::log::run(args, &options.log_path(config.as_ref()), &options.style())

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
 use crate::kernel::nft::Protection;
-use crate::units::{CounterName, ExistingCounter, ThresholdName};
+use crate::units::{CounterName, ExistingCounter, InterfaceName, ThresholdName};
 
 /// The state of the daemon at its last tick.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Report {
     pub table: TableReport,
     /// In the configuration's order.
     pub counters: Arc<Vec<CounterReport>>,
+    /// In the configuration's order.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceReport>,
     /// In the configuration's order.
     pub thresholds: Vec<ThresholdReport>,
     /// Those going on.
@@ -147,6 +150,78 @@ impl From<Vec<f32>> for History {
         rates.into_iter().for_each(|rate| history.push(rate));
         history
     }
+}
+
+/// One interface, as its devices see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceReport {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Those that are there.
+    pub devices: Vec<DeviceReport>,
+    /// Where devices and counters part.
+    pub differences: Vec<DifferenceReport>,
+}
+
+/// One device. What it counts is layer 2, since it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// `None` where it has no speed, or no link.
+    pub speed_bits_per_second: Option<f64>,
+    /// What came in.
+    pub received: DeviceDirectionReport,
+    /// What was sent.
+    pub sent: DeviceDirectionReport,
+}
+
+/// One direction of a device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeviceDirectionReport {
+    /// Headers of layer 2 included.
+    pub bytes: u64,
+    /// As the driver saw them.
+    pub packets: u64,
+    /// Broken ones.
+    pub errors: u64,
+    /// Whole ones that found no room.
+    pub dropped: u64,
+    /// Over the last interval; 0 before the second reading.
+    pub bits_per_second: f64,
+}
+
+/// Devices and a counter that part over the last seconds, by more than headers and timing make.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DifferenceReport {
+    /// The counter.
+    pub counter: CounterName,
+    /// What the interface's devices moved in its direction, layer 3 as far as that can be told.
+    pub device_bytes: u64,
+    /// What it counted meanwhile.
+    pub counted_bytes: u64,
+    /// Over so long.
+    pub seconds: f64,
+    /// What explains it best.
+    pub cause: DifferenceCause,
+}
+
+/// Why devices and counters part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceCause {
+    /// A flowtable carries flows past the hooks.
+    Offloaded,
+    /// The device is a port: frames pass from one to another below layer 3, and counters see the bridge.
+    Bridged,
+    /// VLANs or tunnels stand on the device: their packets carry the names of those.
+    DevicesAbove,
+    /// More was offered to the device's queue than it sent.
+    DroppedByQueue,
+    /// Not IP, or dropped before flowctl's hook.
+    Unseen,
 }
 
 /// A threshold's state, as a word.

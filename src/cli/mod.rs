@@ -18,6 +18,7 @@ pub mod columns;
 pub mod configuration;
 pub mod counters;
 pub mod demo;
+pub mod devices;
 pub mod discover;
 pub mod doctor;
 pub mod exit;
@@ -157,7 +158,11 @@ pub struct CheckArgs {}
 
 /// `flowctl discover`.
 #[derive(Debug, Clone, Args)]
-pub struct DiscoverArgs {}
+pub struct DiscoverArgs {
+    /// Add the named counters that the running ruleset has, to be read and never modified (needs CAP_NET_ADMIN)
+    #[arg(long)]
+    pub adopt: bool,
+}
 
 /// `flowctl log`.
 #[derive(Debug, Clone, Args)]

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::columns::{Align, Cell, lines, wrapped};
-use super::counters;
 use super::exit::ExitCode;
 use super::flows;
 use super::format::{
     between, bit_rate, counted, duration, foreign, packet_rate, percent, time, volume,
 };
 use super::style::{Paint, Style};
+use super::{counters, devices};
 use crate::kernel::nft::Protection;
 use crate::report::{DrilldownReport, Health, Report, Severity, StateWord, ThresholdReport};
 
@@ -26,6 +26,7 @@ pub fn render(report: &Report, style: &Style) -> String {
         thresholds(report, style),
         drilldowns(report, style),
         last_verdict(report, style),
+        devices::render(report, style),
         health(report, style),
     ] {
         if !section.is_empty() {

@@ -441,6 +441,7 @@ prop_compose! {
             index: index as u32,
             name: if names.insert(name.clone()) { name } else { format!("dev{index}") },
             kind: (!kind.is_empty()).then(|| kind.to_owned()),
+            lower: None,
             master: master.map(u32::from),
             port_kind: master.map(|_| "bridge".to_owned()),
             up,

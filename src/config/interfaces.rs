@@ -9,6 +9,8 @@ use super::tree::{Entry, Node, Value};
 use super::value::text;
 use crate::units::{BitRate, DevicePattern, DevicePatternError, InterfaceName};
 
+/// In every network namespace.
+const LOOPBACK: &str = "lo";
 /// Every interface takes two of a conntrack label's 128 bits.
 pub(super) const INTERFACES_MAX: usize = 64;
 
@@ -99,6 +101,10 @@ pub(super) fn devices(node: &Node, problems: &mut Problems<'_>) -> Vec<DevicePat
 
 fn device(node: &Node) -> Result<DevicePattern, Wrong> {
     let device = text(node, "write the name of a device such as \"eth0\"")?;
+    if device == LOOPBACK {
+        let message = "is the loopback device, whose traffic is never counted";
+        return Err(Wrong::new(message, "name another device"));
+    }
     DevicePattern::new(device).map_err(|error| match error {
         DevicePatternError::Name(error) => Wrong::new(
             "is not the name of a device",
@@ -199,6 +205,10 @@ mod tests {
             (
                 "interfaces.wan.device = \"a b\"",
                 "is not the name of a device",
+            ),
+            (
+                "interfaces.wan.device = \"lo\"",
+                "is the loopback device, whose traffic is never counted",
             ),
             (
                 "interfaces.wan.device = 3",

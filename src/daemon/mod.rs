@@ -38,6 +38,7 @@ use crate::config::source::Source;
 use crate::drilldown::verdict::Verdict;
 use crate::engine::Engine;
 use crate::event::{Event, Record};
+use crate::interfaces::InterfaceWatch;
 use crate::kernel::monitor::Notice;
 use crate::meter::Meter;
 use crate::report::Report;
@@ -156,6 +157,7 @@ pub struct Daemon {
     lookout: Lookout,
     surroundings: Surroundings,
     presence: Presence,
+    interfaces: InterfaceWatch,
     _socket: crate::sink::socket::SocketFile,
     _state_dir: StateDir,
     _lock: lock::InstanceLock,
@@ -238,6 +240,9 @@ impl Daemon {
             }
             let outcome = self.engine.observe(reading.tick, &self.meter);
             self.carry_out(outcome);
+            let devices = self.table.device_readings();
+            self.interfaces
+                .observe(reading.tick.at, devices, &self.meter);
             if reading.missing > 0 {
                 self.repair("counters were missing")?;
             }
@@ -251,6 +256,7 @@ impl Daemon {
         match self.table.repair(&mut self.meter) {
             Ok(bound_bytes) => {
                 self.repairs += 1;
+                self.interfaces.begin_again();
                 let gap = Event::Gap {
                     from,
                     to: clock::wall(),

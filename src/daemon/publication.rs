@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::sinks::Reading;
 use super::{Daemon, Trouble, clock};
+use crate::interfaces;
 use crate::report::{Report, TableReport, TickReport};
 
 /// A save that must survive a power cut waits for the disk; it happens this often.
@@ -64,6 +65,14 @@ impl Daemon {
                 repairs: self.repairs,
             },
             counters: Arc::new(self.engine.counter_reports(&self.meter)),
+            interfaces: self.interfaces.reports(
+                &self.config,
+                interfaces::Surroundings {
+                    links: &self.surroundings.network.links,
+                    speeds: self.vitals.speeds(),
+                    offload: self.vitals.offload(),
+                },
+            ),
             thresholds: self.engine.threshold_reports(),
             drilldowns: self.engine.drilldown_reports(),
             last_verdict: self.engine.last_verdict(),

@@ -1,7 +1,7 @@
 //! Another configuration while the daemon runs: read on a thread of its own, then carried out between two ticks.
 //! One with problems changes nothing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock};
@@ -126,6 +126,7 @@ impl Daemon {
         self.collector.reconfigure(Arc::clone(&config));
         let links = &self.surroundings.network.links;
         self.presence.reconfigure(&config, links);
+        self.interfaces.configure(&config);
         self.schedule.set_interval(config.tick, clock::monotonic());
         if config.log != old.log {
             self.sinks.set_log(config.log.clone());
@@ -158,23 +159,25 @@ fn differences(old: &Config, new: &Config) -> Vec<String> {
     messages
 }
 
-fn names(names: impl Iterator<Item = impl ToString>) -> BTreeSet<String> {
+fn names(names: impl Iterator<Item = impl ToString>) -> Vec<String> {
     names.map(|name| name.to_string()).collect()
 }
 
-fn changes(what: &str, old: &BTreeSet<String>, new: &BTreeSet<String>) -> Vec<String> {
-    let difference = |word: &str, mut names: Vec<&str>| {
+fn changes(what: &str, old: &[String], new: &[String]) -> Vec<String> {
+    let difference = |word: &str, of: &[String], from: &[String]| {
+        let known: HashSet<&String> = from.iter().collect();
+        let names: Vec<&str> = (of.iter())
+            .filter(|name| !known.contains(name))
+            .map(String::as_str)
+            .collect();
         let more = match names.len().saturating_sub(NAMES_MAX) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        names.truncate(NAMES_MAX);
-        (!names.is_empty()).then(|| format!("{what} {word}: {}{more}", names.join(", ")))
+        let named = names[..names.len().min(NAMES_MAX)].join(", ");
+        (!names.is_empty()).then(|| format!("{what} {word}: {named}{more}"))
     };
-    let added = new.difference(old).map(String::as_str).collect();
-    let removed = old.difference(new).map(String::as_str).collect();
-    [difference("added", added), difference("removed", removed)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let added = difference("added", new, old);
+    let removed = difference("removed", old, new);
+    added.into_iter().chain(removed).collect()
 }

@@ -21,6 +21,7 @@ use super::watcher::Watcher;
 use super::{Daemon, DaemonError, Options, clock, shell};
 use crate::engine::Engine;
 use crate::event::Event;
+use crate::interfaces::InterfaceWatch;
 use crate::kernel::facts;
 use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
@@ -73,6 +74,8 @@ impl Daemon {
         let surroundings = Surroundings::new(network);
         let config = Arc::new(config.resolved(&surroundings.connected));
         let mut presence = Presence::default();
+        let mut interfaces = InterfaceWatch::default();
+        interfaces.configure(&config);
         presence.reconfigure(&config, &surroundings.network.links);
         // Before the table is installed: what others do to it from then on is heard.
         let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
@@ -139,6 +142,7 @@ impl Daemon {
             lookout,
             surroundings,
             presence,
+            interfaces,
             _socket: socket,
             _state_dir: state_dir,
             _lock: lock,

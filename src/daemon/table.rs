@@ -9,7 +9,7 @@ use super::clock;
 use super::foreign::{Foreign, Movement};
 use crate::config::{Protect, TableConfig};
 use crate::event::Event;
-use crate::kernel::devices::{Devices, Moved, moved_between};
+use crate::kernel::devices::{DeviceReading, Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
 use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::{CountersRead, Nftables};
@@ -101,6 +101,11 @@ impl Table {
     /// For what is asked of nf_tables beside the table.
     pub fn nftables(&mut self) -> &mut Nftables {
         &mut self.nftables
+    }
+
+    /// All that the devices said at the last reading, by index.
+    pub fn device_readings(&self) -> &[DeviceReading] {
+        self.devices.readings()
     }
 
     /// What the devices had moved just before the last good reading.

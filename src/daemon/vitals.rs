@@ -7,7 +7,7 @@ use super::{Daemon, Trouble, clock};
 use crate::config::Config;
 use crate::event::Event;
 use crate::health::{self, Facts};
-use crate::kernel::facts;
+use crate::kernel::{facts, link_speed};
 use crate::report::{Health, Severity};
 use crate::units::Uptime;
 
@@ -19,10 +19,22 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub struct Vitals {
     judged: Vec<Health>,
     troubles: BTreeMap<&'static str, Health>,
+    speeds: BTreeMap<u32, f64>,
+    offload: bool,
     checked_at: Option<Uptime>,
 }
 
 impl Vitals {
+    /// Bits per second by device index, where there is a speed.
+    pub fn speeds(&self) -> &BTreeMap<u32, f64> {
+        &self.speeds
+    }
+
+    /// Whether flowtables carry traffic past the counters.
+    pub fn offload(&self) -> bool {
+        self.offload
+    }
+
     /// Everything wrong now, and that records were lost if so.
     pub fn health(&self, lost: u64) -> Vec<Health> {
         let mut all: Vec<Health> = self
@@ -121,9 +133,12 @@ impl Daemon {
             return;
         }
         self.vitals.checked_at = Some(now);
+        // Where the kernel has no word on speeds there are none.
+        self.vitals.speeds = link_speed::read().unwrap_or_default();
         let links = &self.surroundings.network.links;
         match facts::gather(self.table.nftables(), &self.config.table.name, links) {
             Ok(mut facts) => {
+                self.vitals.offload = facts.flowtables > 0;
                 facts.missing_existing = self.meter.missing_existing().cloned().collect();
                 for event in self.vitals.judge(&self.config, &facts) {
                     self.log(event);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attr::{Attributes, Malformed, Message};
 use super::error::KernelError;
+use super::links::Statistics;
 use super::socket::Netlink;
 
 const RTM_GETSTATS: u16 = 94;
@@ -17,6 +18,15 @@ const STATS_HEADER: usize = 12;
 /// The loopback device has index 1 in every network namespace.
 const LOOPBACK: u32 = 1;
 
+/// One device's statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceReading {
+    /// The kernel's index of the device.
+    pub index: u32,
+    /// Since it exists.
+    pub statistics: Statistics,
+}
+
 /// What a device has moved since it exists, both directions, in layer 2 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
@@ -26,9 +36,21 @@ pub struct Moved {
     pub bytes: u64,
 }
 
+impl DeviceReading {
+    /// Both directions together.
+    pub fn moved(&self) -> Moved {
+        let Statistics { received, sent } = self.statistics;
+        Moved {
+            index: self.index,
+            bytes: received.bytes.saturating_add(sent.bytes),
+        }
+    }
+}
+
 /// A door to device statistics, in the network namespace of the thread that opened it.
 pub struct Devices {
     netlink: Netlink,
+    readings: Vec<DeviceReading>,
 }
 
 impl Devices {
@@ -36,12 +58,14 @@ impl Devices {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Devices {
             netlink: Netlink::open(NETLINK_ROUTE)?,
+            readings: Vec::new(),
         })
     }
 
-    /// Replaces `moved` by the state of all devices but the loopback device, by index.
+    /// Reads all devices but the loopback device, and replaces `moved` by what they have moved, by index.
     pub fn read(&mut self, moved: &mut Vec<Moved>) -> Result<(), KernelError> {
-        moved.clear();
+        let readings = &mut self.readings;
+        readings.clear();
         let mut header = [0; STATS_HEADER];
         header[8..].copy_from_slice(&FILTER_LINK_64.to_ne_bytes());
         self.netlink.dump(
@@ -49,16 +73,23 @@ impl Devices {
             RTM_GETSTATS,
             |w| w.raw(&header),
             |message| {
-                moved.extend(decode(message)?.filter(|device| device.index != LOOPBACK));
+                readings.extend(decode(message)?.filter(|device| device.index != LOOPBACK));
                 Ok(())
             },
         )?;
-        moved.sort_unstable_by_key(|device| device.index);
+        readings.sort_unstable_by_key(|device| device.index);
+        moved.clear();
+        moved.extend(readings.iter().map(DeviceReading::moved));
         Ok(())
+    }
+
+    /// All that the last reading said, by index.
+    pub fn readings(&self) -> &[DeviceReading] {
+        &self.readings
     }
 }
 
-fn decode(message: &Message<'_>) -> Result<Option<Moved>, Malformed> {
+fn decode(message: &Message<'_>) -> Result<Option<DeviceReading>, Malformed> {
     let header = message
         .payload
         .first_chunk::<STATS_HEADER>()
@@ -67,17 +98,9 @@ fn decode(message: &Message<'_>) -> Result<Option<Moved>, Malformed> {
     for attribute in Attributes::new(&message.payload[STATS_HEADER..]) {
         let attribute = attribute?;
         if attribute.kind == LINK_64 {
-            // struct rtnl_link_stats64, machine byte order: packets received, sent, then bytes received, sent.
-            let numbers: [u8; 32] = attribute.array()?;
-            let number = |at: usize| {
-                numbers[at..at + 8]
-                    .try_into()
-                    .map(u64::from_ne_bytes)
-                    .unwrap_or(0)
-            };
-            return Ok(Some(Moved {
+            return Ok(Some(DeviceReading {
                 index,
-                bytes: number(16).saturating_add(number(24)),
+                statistics: Statistics::decode(&attribute)?,
             }));
         }
     }

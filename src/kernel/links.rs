@@ -16,7 +16,9 @@ const UP: u32 = 1;
 const LOOPBACK: u32 = 1 << 3;
 
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
 const IFLA_INFO_KIND: u16 = 1;
@@ -31,6 +33,9 @@ pub struct Link {
     pub name: String,
     /// `bridge`, `vlan`, `veth`, `wireguard`, `ppp` and so on; absent for hardware and for the loopback device.
     pub kind: Option<String>,
+    /// Index of the device that it stands on, as a VLAN on its Ethernet device; absent when it stands on none, or on one
+    /// of another network namespace.
+    pub lower: Option<u32>,
     /// Index of the bridge, bond or VRF that it belongs to; absent when it belongs to none.
     pub master: Option<u32>,
     /// What the device is to its master: `bridge` for a bridge's port, `bond`, `vrf` and so on; absent without one.
@@ -86,9 +91,12 @@ impl Link {
             loopback: flags & LOOPBACK != 0,
             ..Link::default()
         };
+        let mut elsewhere = false;
         for attribute in Attributes::new(attributes) {
             let attribute = attribute?;
             match attribute.kind {
+                IFLA_LINK => link.lower = Some(u32::from_ne_bytes(attribute.array()?)),
+                IFLA_LINK_NETNSID => elsewhere = true,
                 IFLA_IFNAME => link.name = text(&attribute),
                 IFLA_MASTER => link.master = Some(u32::from_ne_bytes(attribute.array()?)),
                 IFLA_LINKINFO => link.describe(attribute.nested())?,
@@ -96,6 +104,11 @@ impl Link {
                 _ => {}
             }
         }
+        // A tunnel on no device gives 0, a veth device its other end, which it does not stand on.
+        let pair = link.kind.as_deref() == Some("veth");
+        link.lower = link
+            .lower
+            .filter(|lower| *lower != 0 && !elsewhere && !pair);
         if link.name.is_empty() {
             return Err(Malformed::Missing {
                 attribute: IFLA_IFNAME,
@@ -120,7 +133,7 @@ impl Link {
 impl Statistics {
     /// The first eight numbers of `struct rtnl_link_stats64`, machine byte order: packets, bytes, errors and drops,
     /// received before sent.
-    fn decode(attribute: &Attribute<'_>) -> Result<Statistics, Malformed> {
+    pub(super) fn decode(attribute: &Attribute<'_>) -> Result<Statistics, Malformed> {
         let bytes: [u8; 64] = attribute.array()?;
         let mut numbers = [0; 8];
         for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks::<8>().0) {
@@ -192,6 +205,11 @@ mod tests {
                 "7 ifb9 ifb None None down",
             ]
         );
+        let standing = links()
+            .iter()
+            .filter_map(|link| link.lower)
+            .collect::<Vec<_>>();
+        assert_eq!(standing, [3], "the macvlan on its bridge");
         let loopback: Vec<bool> = links().iter().map(|link| link.loopback).collect();
         assert_eq!(loopback, [true, false, false, false, false, false, false]);
     }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod expression;
 pub mod facts;
 pub mod flows;
+pub mod link_speed;
 pub mod links;
 pub mod monitor;
 pub mod network;

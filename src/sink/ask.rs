@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 /// For each of connecting, sending, and every piece of the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a status is asked for.
+const ATTEMPTS: u32 = 5;
 /// A status of 100,000 counters has about 60 MiB.
 const ANSWER_BYTES_MAX: u64 = 256 << 20;
 
@@ -89,8 +91,20 @@ struct Refusal {
     error: String,
 }
 
-/// The daemon's answer to `request` (`status`, `stop` or `reload`): one line of JSON, without its newline.
+/// The daemon's answer to `request` (`status`, `stop` or `reload`): one line of JSON, without its newline. A status is
+/// asked for again when a crowd pushed it out; a command may have been heard.
 pub fn ask(path: &Path, request: &str) -> Result<String, AskError> {
+    let attempts = if request == "status" { ATTEMPTS } else { 1 };
+    for _ in 1..attempts {
+        match ask_once(path, request) {
+            Err(AskError::Closed { .. }) => {}
+            answered => return answered,
+        }
+    }
+    ask_once(path, request)
+}
+
+fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
     let mut stream = connect(path).map_err(|source| sort(path, "connect", source))?;
     let line = format!("{}\n", serde_json::json!({ "request": request }));
     stream
@@ -197,7 +211,7 @@ mod tests {
             stream.write_all(answer).unwrap();
             request
         });
-        let result = ask(&path, "status");
+        let result = ask_once(&path, "status");
         assert_eq!(server.join().unwrap(), "{\"request\":\"status\"}\n");
         result
     }
@@ -212,6 +226,30 @@ mod tests {
         let error = answered_with(b"{\"a\":").unwrap_err();
         assert!(matches!(error, AskError::Closed { .. }));
         assert!(!error.is_unreachable());
+    }
+
+    #[test]
+    fn a_status_that_was_pushed_out_is_asked_for_again_and_a_command_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..3 {
+                drop(listener.accept().unwrap());
+            }
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            reader.read_line(&mut request).unwrap();
+            stream.write_all(b"{}\n").unwrap();
+        });
+        let error = ask(&path, "stop").unwrap_err();
+        assert!(matches!(
+            error,
+            AskError::Closed { .. } | AskError::Io { .. }
+        ));
+        assert_eq!(ask(&path, "status").unwrap(), "{}");
+        server.join().unwrap();
     }
 
     #[test]

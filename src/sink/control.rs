@@ -1,7 +1,7 @@
 //! The server of the control socket: one JSON line in, one JSON line out, then it closes. It answers from the last
 //! report, rendered at most once, and reaches the daemon by `try_send` only, so no client can delay a tick.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -85,25 +85,33 @@ pub async fn serve<M: From<ControlRequest> + Send + 'static>(
         rendered: Mutex::new(None),
     });
     let connections = limits.connections.min(spare_descriptors()).max(1);
-    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    let mut open: Vec<(Option<i32>, AbortHandle)> = Vec::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                open.retain(|connection| !connection.is_finished());
+                open.retain(|(_, connection)| !connection.is_finished());
                 while open.len() >= connections {
-                    if let Some(oldest) = open.pop_front() {
-                        oldest.abort();
-                    }
+                    open.remove(oldest_of_the_largest_crowd(&open)).1.abort();
                 }
+                let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
                 let desk = Arc::clone(&desk);
                 let attended = tokio::spawn(async move { desk.attend(stream).await });
-                open.push_back(attended.abort_handle());
+                open.push((process, attended.abort_handle()));
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
         // A crowd in the backlog must not push a client out before its request was even looked at.
         tokio::task::yield_now().await;
     }
+}
+
+/// The position of the connection that makes room: the oldest of the process that has the most.
+fn oldest_of_the_largest_crowd<T>(open: &[(Option<i32>, T)]) -> usize {
+    let crowd = |process| open.iter().filter(|(other, _)| *other == process).count();
+    let positions = 0..open.len();
+    positions
+        .max_by_key(|at| (crowd(open[*at].0), Reverse(*at)))
+        .unwrap_or(0)
 }
 
 fn spare_descriptors() -> usize {
@@ -269,6 +277,20 @@ mod tests {
         assert!(may_command(990, 990));
         assert!(!may_command(1000, 990));
         assert!(!may_command(1000, 0));
+    }
+
+    #[test]
+    fn who_has_the_most_connections_makes_room() {
+        let open = |processes: &[i32]| -> usize {
+            let open: Vec<_> = processes
+                .iter()
+                .map(|process| (Some(*process), ()))
+                .collect();
+            oldest_of_the_largest_crowd(&open)
+        };
+        assert_eq!(open(&[1, 2, 3, 2]), 1);
+        assert_eq!(open(&[1, 2, 3]), 0, "of as many the oldest");
+        assert_eq!(open(&[5]), 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The control socket's place in the file system. It never answers with a wider mode than 0660, takes the place of a
 //! dead daemon's socket only, and vanishes with the value that stands for it.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -47,14 +47,20 @@ pub enum ControlError {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    identity: Identity,
+}
+
+/// Device, inode and the moment it was made: a number may be given again as soon as its file is gone.
+type Identity = (u64, u64, i64, i64);
+
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino(), file.mtime(), file.mtime_nsec())
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Ok(found) = fs::symlink_metadata(&self.path)
-            && (found.dev(), found.ino()) == (self.device, self.inode)
+            && identity(&found) == self.identity
         {
             let _ = fs::remove_file(&self.path);
         }
@@ -100,8 +106,7 @@ pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), ControlError> {
     })?;
     let file = SocketFile {
         path: path.to_owned(),
-        device: made.dev(),
-        inode: made.ino(),
+        identity: identity(&made),
     };
     Ok((UnixListener::from(socket), file))
 }

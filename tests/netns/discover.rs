@@ -415,3 +415,37 @@ fn a_reload_looks_again_until_somebody_has_written_the_file() {
     assert!(messages[0].contains("cannot read"), "{messages:?}");
     assert_eq!(daemon.status().counters.len(), 2);
 }
+
+#[test]
+fn what_the_ruleset_counts_already_is_adopted_as_it_is() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, "");
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets");
+    let ruleset = directory.join("accounting.nft");
+    bench.nft(&["-f", ruleset.to_str().unwrap()]);
+    let adopt = || {
+        let output = run_in(&lab.router, unconfigured(&bench, &["discover", "--adopt"]));
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = adopt();
+    bench.configure(&text);
+    let daemon = bench.start();
+    let report = daemon.settle();
+    for name in ["wan_bytes_in", "wan_bytes_out", "lan_to_wan"] {
+        let counter = daemon.counter(name);
+        let existing = counter.existing.unwrap().to_string();
+        assert_eq!(existing, format!("inet accounting {name}"));
+        assert!(counter.present);
+    }
+    assert!(
+        report
+            .counters
+            .iter()
+            .any(|counter| counter.name.as_str() == "wan_in")
+    );
+    drop(daemon);
+    assert_eq!(adopt(), text, "flowctl's own counters are none of others");
+}

@@ -22,6 +22,7 @@ mod existing;
 mod follow;
 mod full;
 mod instances;
+mod interfaces;
 mod interrupted;
 mod listing;
 mod memory;
