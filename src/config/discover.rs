@@ -328,7 +328,8 @@ fn subnets<'c, 'n: 'c>(
             .iter()
             .filter(|prefix| !connected.contains(&(**prefix, true)));
         let remarks = fleeting.map(|prefix| {
-            format!("{prefix} has a lifetime: when another follows it, this is to be changed.")
+            let device = &candidate.device;
+            format!("{prefix} has a lifetime: {name} = {{ device = \"{device}\" }} follows what comes after it.")
         });
         if !prefixes.is_empty() {
             found.push(FoundSubnet {

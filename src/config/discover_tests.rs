@@ -370,7 +370,9 @@ fn a_prefix_with_a_lifetime_is_marked() {
     let text = discover(&network).text();
     let marked: Vec<&str> = (text.lines().filter(|line| line.contains("lifetime"))).collect();
     assert_eq!(marked.len(), 1, "{text}");
-    assert!(marked[0].starts_with("# fd00:1::/64 has a lifetime"));
+    let follow =
+        "fd00:1::/64 has a lifetime: br_lan = { device = \"br-lan\" } follows what comes after it.";
+    assert_eq!(marked[0], format!("# {follow}"));
 }
 
 #[test]
