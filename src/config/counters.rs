@@ -164,7 +164,8 @@ pub(super) fn read<'n>(
     {
         let mut draft = declared(written, node, interfaces, subnets, problems);
         if let Some(node) = draft.existing_node {
-            draft.existing = existing::read(node, own_table, &counters, problems);
+            let reader = |existing: &_| counters.reader(existing).map(|draft| draft.node);
+            draft.existing = existing::read(node, own_table, reader, problems);
         }
         counters.add(written, draft, problems);
     }

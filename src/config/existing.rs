@@ -1,7 +1,6 @@
 //! `existing` under `[counters.NAME]`: a counter that someone else declared. It stands outside flowctl's own table, and
 //! no two counters read the same one.
 
-use super::counters::CounterDrafts;
 use super::problem::quoted;
 use super::problems::{Problems, Wrong};
 use super::suggest::nearest;
@@ -12,11 +11,12 @@ use crate::units::{ExistingCounter, ExistingCounterError, TableFamily};
 const REMEDY: &str =
     "write a family, a table and a counter, such as \"inet accounting wan_bytes_in\"";
 
-/// The counter that `node` names; `None`, and a problem, where it names none that `counters`, those before, leave.
-pub(super) fn read(
+/// The counter that `node` names; `None`, and a problem, where there is none, or where `reader` knows who of those before
+/// reads it.
+pub(super) fn read<'n>(
     node: &Node,
     own_table: &str,
-    counters: &CounterDrafts<'_>,
+    reader: impl Fn(&ExistingCounter) -> Option<&'n Node>,
     problems: &mut Problems<'_>,
 ) -> Option<ExistingCounter> {
     let written = problems.check(node, text(node, REMEDY))?;
@@ -28,8 +28,8 @@ pub(super) fn read(
         problems.wrong(node, Wrong::new("is in flowctl's own table", remedy));
         return None;
     }
-    if let Some(other) = counters.reader(&existing) {
-        let (path, line) = (&other.node.path, problems.line(other.node.key.start));
+    if let Some(other) = reader(&existing) {
+        let (path, line) = (&other.path, problems.line(other.key.start));
         let message = format!("is read twice: by {path} on line {line} too");
         problems.wrong(node, Wrong::new(message, "keep one of the two"));
         return None;

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::table::until_undisturbed;
+use super::dump::until_undisturbed;
 use crate::event::Event;
 use crate::kernel::devices::{Moved, moved_between};
 use crate::kernel::error::KernelError;

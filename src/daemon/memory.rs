@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
+use super::dump::dump;
 use super::identity::Identity;
 use super::ledger::{Continuity, Ledger};
 use super::state_dir::StateDir;
-use super::table::dump;
 use super::{DaemonError, clock};
 use crate::config::Config;
 use crate::kernel::error::KernelError;

@@ -3,6 +3,7 @@
 
 pub mod clock;
 mod collector;
+mod dump;
 mod errors;
 mod follow;
 mod foreign;

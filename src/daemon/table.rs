@@ -6,19 +6,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::clock;
+use super::dump::dump;
 use super::foreign::{Foreign, Movement};
 use crate::config::{Protect, TableConfig};
 use crate::event::Event;
 use crate::kernel::devices::{DeviceReading, Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
 use crate::kernel::nft::{Protection, TableInfo};
-use crate::kernel::nftables::{CountersRead, Nftables};
+use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
 use crate::units::{TableFamily, Tick};
-
-/// How often an interrupted dump is repeated before what came is used.
-const DUMP_ATTEMPTS: u32 = 3;
 
 /// The table in the kernel and what is known of it.
 pub struct Table {
@@ -216,30 +214,4 @@ impl Table {
         self.ruleset = ruleset;
         Ok(())
     }
-}
-
-/// Hands the counters of a table of ours to the pass that `meter` has begun.
-pub fn dump(
-    nftables: &mut Nftables,
-    table: &str,
-    meter: &mut Meter,
-) -> Result<CountersRead, KernelError> {
-    until_undisturbed(|| {
-        meter.repeat();
-        nftables.counters(TableFamily::Inet, table, |record| meter.record(record))
-    })
-}
-
-/// Repeats a dump that was interrupted; if it stays so, what came is used.
-pub fn until_undisturbed(
-    mut dump: impl FnMut() -> Result<CountersRead, KernelError>,
-) -> Result<CountersRead, KernelError> {
-    let mut read = dump()?;
-    for _ in 1..DUMP_ATTEMPTS {
-        if !read.interrupted {
-            break;
-        }
-        read = dump()?;
-    }
-    Ok(read)
 }
