@@ -190,8 +190,14 @@ mod tests {
             link(4, "wg1"),
             link(5, "br-lan"),
         ];
-        let addresses: Vec<Address> = (addresses.iter())
-            .map(|(device, text)| address(*device, text))
+        // How long an address lasts says nothing about which packets pass.
+        let addresses: Vec<Address> = (addresses.iter().enumerate())
+            .map(|(at, (device, text))| Address {
+                deprecated: at % 2 == 0,
+                temporary: at % 3 == 0,
+                tentative: at % 5 == 0,
+                ..address(*device, text)
+            })
             .collect();
         Connected::new(&links, &addresses)
     }

@@ -2,6 +2,8 @@
 //! lost or moved, and a network that stands still costs nothing.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -9,13 +11,14 @@ use std::time::Duration;
 
 use flowctl::drilldown::verdict::Verdict;
 use flowctl::event::Event;
+use flowctl::kernel::network_monitor::{Heard, NetworkMonitor};
 use flowctl::lab::link::Links;
 use flowctl::lab::topology::{LAN, UPLINK};
 use flowctl::lab::{Family, Lab, LabOptions, clock};
 use flowctl::report::{Report, StateWord};
 use ipnet::IpNet;
 
-use crate::support::{Bench, Daemon, eventually, lab, pause};
+use crate::support::{Bench, Daemon, eventually, lab, namespace, pause};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -268,6 +271,8 @@ fn a_device_without_a_prefix_counts_nothing_and_is_not_any() {
     let nowhere = "nowhere now (br-guest* has no prefix)";
     assert!(said("check").contains(&format!("guests: {nowhere}")));
     assert!(said("plan").contains(&format!("guests_from: what arrives from {nowhere}")));
+    let doctor = said("doctor");
+    assert!(doctor.contains("no device matches br-guest*"), "{doctor}");
     // The device that it waits for takes the prefix over.
     router.rename(LAN, "br-guest7").unwrap();
     eventually("its prefix counts", || {
@@ -320,6 +325,36 @@ fn an_alert_and_its_drilldown_go_on_over_a_change_and_name_the_hosts_of_both_pre
         assert!(hosts.contains(&host), "{host} of {hosts:?}");
     }
     assert!(verdict.coverage > 0.9, "{verdict:#?}");
+}
+
+#[test]
+fn events_that_find_no_room_are_a_reason_to_look_and_the_next_ones_are_heard() {
+    let Some(namespace) = namespace() else { return };
+    let monitor = namespace.run(NetworkMonitor::open);
+    let mut monitor = monitor.unwrap().unwrap();
+    let (_call, called) = UnixStream::pair().unwrap();
+    let mut listen = || {
+        let heard = monitor.listen(called.as_fd(), Some(Duration::from_millis(100)));
+        heard.unwrap()
+    };
+    let mut links = Links::open(&namespace).unwrap();
+    let address: IpNet = "10.80.0.1/24".parse().unwrap();
+    let mut change = |times: usize| {
+        for _ in 0..times {
+            links.add_address("lo", address).unwrap();
+            links.remove_address("lo", address).unwrap();
+        }
+    };
+    assert_eq!(listen(), Heard::Silence);
+    change(1);
+    assert_eq!([listen(), listen()], [Heard::Change, Heard::Change]);
+    assert_eq!(listen(), Heard::Silence);
+    change(5000);
+    let heard: Vec<Heard> =
+        std::iter::from_fn(|| Some(listen()).filter(|h| *h != Heard::Silence)).collect();
+    assert!(heard.contains(&Heard::Lost), "{} events", heard.len());
+    change(1);
+    assert_eq!([listen(), listen()], [Heard::Change, Heard::Change]);
 }
 
 /// How often a thread of that name had to wait, and what it cost in nanoseconds.
