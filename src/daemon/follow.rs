@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::lookout::Sighting;
 use super::{Daemon, Message, Trouble, clock};
-use crate::config::{Config, Connected};
+use crate::config::{Config, Connected, Subnet};
 use crate::event::Event;
 use crate::kernel::network::Network;
 use crate::plan;
@@ -153,14 +153,16 @@ fn devices(network: &Network) -> BTreeSet<(&str, bool)> {
     links.map(|link| (link.name.as_str(), link.up)).collect()
 }
 
-/// A record for each subnet that is not what it was.
-fn changes(old: &Config, new: &Config) -> Vec<Event> {
-    let pairs = old.subnets.iter().zip(&new.subnets);
-    let changed = pairs.filter(|(old, new)| old.addresses != new.addresses);
-    let event = changed.map(|(old, new)| Event::Subnet {
-        subnet: new.name.clone(),
-        prefixes: new.addresses.prefixes().to_vec(),
-        before: old.addresses.prefixes().to_vec(),
-    });
-    event.collect()
+/// A record for each subnet that follows devices and is not what it was.
+pub fn changes(old: &Config, new: &Config) -> Vec<Event> {
+    let event = |new: &Subnet| {
+        let old = old.subnets.iter().find(|old| old.name == new.name)?;
+        let (prefixes, before) = (new.addresses.prefixes(), old.addresses.prefixes());
+        (prefixes != before).then(|| Event::Subnet {
+            subnet: new.name.clone(),
+            prefixes: prefixes.to_vec(),
+            before: before.to_vec(),
+        })
+    };
+    new.followed().filter_map(event).collect()
 }

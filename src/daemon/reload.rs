@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Daemon, DaemonError, Message, clock};
+use super::{Daemon, DaemonError, Message, clock, follow};
 use crate::config::source::Source;
 use crate::config::{Config, Connected, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
@@ -111,6 +111,7 @@ impl Daemon {
         let old = std::mem::replace(&mut self.config, Arc::clone(&config));
         let mut messages: Vec<String> = note.into_iter().collect();
         messages.extend(differences(&old, &config));
+        let subnets = follow::changes(&old, &config);
         self.ledger.remember(&self.meter);
         let own: HashSet<&CounterName> = config.own_counters().map(|own| &own.name).collect();
         self.ledger.forget_kernel_values(|name| !own.contains(name));
@@ -136,6 +137,7 @@ impl Daemon {
             result: ConfigResult::Reloaded,
             messages,
         });
+        subnets.into_iter().for_each(|subnet| self.log(subnet));
         self.publish();
     }
 
