@@ -9,7 +9,7 @@ use crate::drilldown::verdict::Verdict;
 use crate::event::Event;
 use crate::meter::{Delta, Meter};
 use crate::report::{CounterReport, DrilldownReport, History, ThresholdReport};
-use crate::units::Tick;
+use crate::units::{CounterName, Tick};
 use crate::watch::Watch;
 
 /// More resets than this in one tick are one record in the log.
@@ -175,27 +175,27 @@ impl Engine {
     }
 }
 
-/// One record for each reset, or one for all when they are many.
 fn note_resets(meter: &Meter, outcome: &mut Outcome) {
-    let reset = || {
-        meter
-            .counters()
-            .iter()
-            .filter(|counter| matches!(counter.delta, Delta::Reset { .. }))
-    };
-    let count = reset().count();
+    let reset = (meter.counters().iter())
+        .filter(|counter| matches!(counter.delta, Delta::Reset { .. }))
+        .map(|counter| &counter.name);
+    outcome.events.extend(reset_events(reset));
+}
+
+/// One record for each reset, or one for all when they are many.
+pub fn reset_events<'a>(names: impl Iterator<Item = &'a CounterName> + Clone) -> Vec<Event> {
+    let count = names.clone().count();
     if count > RESETS_NAMED {
-        outcome.events.push(Event::Reset {
+        return vec![Event::Reset {
             counter: None,
             counters: count,
             by: None,
-        });
-    } else {
-        let records = reset().map(|counter| Event::Reset {
-            counter: Some(counter.name.clone()),
-            counters: 1,
-            by: None,
-        });
-        outcome.events.extend(records);
+        }];
     }
+    let records = names.map(|name| Event::Reset {
+        counter: Some(name.clone()),
+        counters: 1,
+        by: None,
+    });
+    records.collect()
 }

@@ -47,7 +47,7 @@ struct Moment {
 
 /// What else is known of the devices.
 #[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct DeviceFacts<'a> {
     /// All devices.
     pub links: &'a [Link],
     /// Bits per second, by index, where a device has a speed.
@@ -96,15 +96,15 @@ impl InterfaceWatch {
     }
 
     /// Every interface with its devices, in the configuration's order.
-    pub fn reports(&self, config: &Config, surroundings: Surroundings<'_>) -> Vec<InterfaceReport> {
+    pub fn reports(&self, config: &Config, facts: DeviceFacts<'_>) -> Vec<InterfaceReport> {
         let interfaces = config.interfaces.iter().enumerate();
         interfaces
             .map(|(position, interface)| InterfaceReport {
                 name: interface.name.clone(),
-                devices: (devices_of(interface, surroundings.links))
-                    .map(|link| self.device(link, surroundings.speeds))
+                devices: (devices_of(interface, facts.links))
+                    .map(|link| self.device(link, facts.speeds))
                     .collect(),
-                differences: self.differences(position, interface, surroundings),
+                differences: self.differences(position, interface, facts),
             })
             .collect()
     }
@@ -147,12 +147,12 @@ impl InterfaceWatch {
         &self,
         position: usize,
         interface: &Interface,
-        surroundings: Surroundings<'_>,
+        facts: DeviceFacts<'_>,
     ) -> Vec<DifferenceReport> {
         let (Some(from), Some(to)) = (&self.baseline, &self.now) else {
             return Vec::new();
         };
-        let links: Vec<&Link> = devices_of(interface, surroundings.links).collect();
+        let links: Vec<&Link> = devices_of(interface, facts.links).collect();
         let layer_3 = |pick: fn(&Statistics) -> DirectionStatistics| {
             let mut sum = 0;
             for link in &links {
@@ -197,7 +197,7 @@ impl InterfaceWatch {
                 continue;
             }
             let leaves = side == 1;
-            if let Some(cause) = cause(&links, device_bytes > counted_bytes, leaves, surroundings) {
+            if let Some(cause) = cause(&links, device_bytes > counted_bytes, leaves, facts) {
                 found.push(DifferenceReport {
                     counter,
                     device_bytes,
@@ -257,17 +257,17 @@ fn cause(
     links: &[&Link],
     uncounted: bool,
     leaves: bool,
-    surroundings: Surroundings<'_>,
+    facts: DeviceFacts<'_>,
 ) -> Option<DifferenceCause> {
     if !uncounted {
         // What arrives twice is counted twice: nothing that a device can tell.
         return leaves.then_some(DifferenceCause::DroppedByQueue);
     }
-    let all = surroundings.links.iter();
+    let all = facts.links.iter();
     let carries = |link: &&Link| all.clone().any(|above| above.lower == Some(link.index));
     Some(if links.iter().any(|link| link.port_kind.is_some()) {
         DifferenceCause::Bridged
-    } else if surroundings.offload {
+    } else if facts.offload {
         DifferenceCause::Offloaded
     } else if links.iter().any(carries) {
         DifferenceCause::DevicesAbove
@@ -334,12 +334,12 @@ mod tests {
 
     fn reports(watch: &InterfaceWatch, links: &[Link], offload: bool) -> InterfaceReport {
         let speeds = BTreeMap::from([(2, 1e9)]);
-        let surroundings = Surroundings {
+        let facts = DeviceFacts {
             links,
             speeds: &speeds,
             offload,
         };
-        watch.reports(&config(), surroundings).remove(0)
+        watch.reports(&config(), facts).remove(0)
     }
 
     fn causes(report: &InterfaceReport) -> Vec<(&str, DifferenceCause)> {

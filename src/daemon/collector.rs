@@ -4,7 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ const REST_FACTOR: u32 = 10;
 pub struct Collector {
     tasks: SyncSender<Task>,
     thread: JoinHandle<()>,
+    /// A configuration for which there was no room.
+    pending: Option<Arc<Config>>,
 }
 
 enum Task {
@@ -57,17 +59,33 @@ impl Collector {
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || worker.run(&queue))?;
-        Ok(Collector { tasks, thread })
+        Ok(Collector {
+            tasks,
+            thread,
+            pending: None,
+        })
     }
 
     /// Hands over what the engine asks; false when the thread does not keep up.
     pub fn take(&mut self, ask: Ask) -> bool {
+        self.catch_up();
         self.tasks.try_send(Task::Ask(ask)).is_ok()
     }
 
     /// From now on all drilldowns go by this configuration, and by the addresses of this moment.
-    pub fn reconfigure(&mut self, config: Arc<Config>) -> bool {
-        self.tasks.try_send(Task::Reconfigure(config)).is_ok()
+    pub fn reconfigure(&mut self, config: Arc<Config>) {
+        self.pending = Some(config);
+        self.catch_up();
+    }
+
+    /// Hands over what there was no room for before.
+    pub fn catch_up(&mut self) {
+        if let Some(config) = self.pending.take()
+            && let Err(TrySendError::Full(Task::Reconfigure(config))) =
+                self.tasks.try_send(Task::Reconfigure(config))
+        {
+            self.pending = Some(config);
+        }
     }
 
     /// Ends the thread; drilldowns that still go on are forgotten.

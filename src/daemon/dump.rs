@@ -33,3 +33,18 @@ pub fn until_undisturbed(
     }
     Ok(read)
 }
+
+/// What the table's counters hold now is nothing that they counted. An error where a counter may have been left out, as
+/// what it holds would be taken for traffic.
+pub fn rebase(nftables: &mut Nftables, table: &str, meter: &mut Meter) -> Result<(), KernelError> {
+    let read = until_undisturbed(|| {
+        nftables.counters(TableFamily::Inet, table, |record| meter.rebase(record))
+    })?;
+    if read.interrupted {
+        return Err(KernelError::Contended {
+            operation: "read the counters",
+            attempts: DUMP_ATTEMPTS,
+        });
+    }
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! What the loop makes of changes of devices and addresses: subnets that follow devices get their prefixes, in the
 //! table, for the thresholds and for drilldowns that go on; devices that were gone and are back leave a gap in the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ const TROUBLE: &str = "prefixes_not_followed";
 pub struct Surroundings {
     /// Devices and addresses.
     pub network: Network,
+    /// Bits per second by device index, where there is a speed.
+    pub speeds: BTreeMap<u32, f64>,
     /// What follows of them for subnets.
     pub connected: Arc<Connected>,
     /// What the configuration in force was resolved with.
@@ -43,6 +45,7 @@ impl Surroundings {
         let connected = Arc::new(Connected::new(&network.links, &network.addresses));
         Surroundings {
             network,
+            speeds: BTreeMap::new(),
             in_force: Arc::clone(&connected),
             connected,
             resolving: false,
@@ -127,7 +130,7 @@ impl Daemon {
         let changes = changes(&self.config, &resolved.config);
         let changed = match changes.is_empty() {
             true => Ok(()),
-            false => self.table.change(resolved.ruleset),
+            false => self.change_table(resolved.ruleset),
         };
         self.note_trouble(Trouble {
             code: TROUBLE,

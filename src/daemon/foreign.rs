@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::dump::until_undisturbed;
 use crate::event::Event;
-use crate::kernel::devices::{Moved, moved_between};
+use crate::kernel::devices::{Moved, moved_by_all};
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::{CountersRead, Nftables};
 use crate::meter::Meter;
@@ -123,8 +123,9 @@ impl Followed {
         if read.generation.is_none() || read.generation == self.generation {
             return Ok(read);
         }
+        let found = nftables.table(family, name)?;
         self.generation = read.generation;
-        let Some(found) = nftables.table(family, name)? else {
+        let Some(found) = found else {
             return Ok(read);
         };
         if found.handle == self.handle {
@@ -149,7 +150,7 @@ impl Followed {
     fn moved_since(&self, movement: Movement<'_>) -> Option<u64> {
         let before = self.moved_by_then.as_deref().unwrap_or(movement.before);
         (!before.is_empty())
-            .then(|| moved_between(before, movement.now))
+            .then(|| moved_by_all(before, movement.now))
             .flatten()
     }
 }

@@ -58,9 +58,9 @@ impl Continuity {
             return Continuity::Unknown;
         };
         let broken = match found {
-            _ if saved.table_handle == 0 => Break::Removed,
             _ if saved.boot_id != here.boot_id => Break::Boot,
             _ if saved.namespace != here.namespace => Break::Namespace,
+            _ if saved.table_handle == 0 => Break::Removed,
             None => Break::Gone,
             Some(found) if saved.table != table || found.handle != saved.table_handle => {
                 Break::Remade
@@ -288,6 +288,11 @@ mod tests {
             ..saved()
         };
         assert_eq!(of(&removed, None), broken(Break::Removed));
+        let removed_before_a_boot = Saved {
+            table_handle: 0,
+            ..other_boot
+        };
+        assert_eq!(of(&removed_before_a_boot, None), broken(Break::Boot));
         assert_eq!(
             Continuity::of(None, &here(), "flowctl", Some(&table(7))),
             Continuity::Unknown

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Message, Trouble, clock};
 use crate::kernel::error::KernelError;
+use crate::kernel::link_speed;
 use crate::kernel::links::Link;
 use crate::kernel::network::{Network, NetworkReader};
 use crate::kernel::network_monitor::{Heard, NetworkMonitor};
@@ -108,6 +109,9 @@ impl Worker {
 
     fn work(&mut self) -> End {
         loop {
+            if let Err(end) = self.read_speeds() {
+                return end;
+            }
             let sighting = match self.next() {
                 Ok(sighting) => sighting,
                 Err(end) => return end,
@@ -152,6 +156,19 @@ impl Worker {
             .flat_map(|(_, names)| names);
         sighting.fleeting.extend(unseen);
         Ok(sighting)
+    }
+
+    /// Drivers may take their time to answer, so it is asked here.
+    fn read_speeds(&mut self) -> Result<(), End> {
+        let read = link_speed::read();
+        let trouble = Trouble {
+            code: "speeds_unreadable",
+            error: read.as_ref().err().map(ToString::to_string),
+        };
+        let told = self.inbox.send(Message::Trouble(trouble));
+        told.map_err(|_| End::Called)?;
+        let speeds = read.unwrap_or_default();
+        (self.inbox.send(Message::Speeds(speeds))).map_err(|_| End::Called)
     }
 
     /// Reads until it can be read.

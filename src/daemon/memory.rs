@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 
-use super::dump::dump;
+use super::dump::{dump, rebase};
 use super::identity::Identity;
 use super::ledger::{Continuity, Ledger};
 use super::state_dir::StateDir;
@@ -16,7 +16,7 @@ use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::sink::state::{Loaded, Saved};
-use crate::units::{CounterName, TableFamily, Volume};
+use crate::units::{CounterName, Volume};
 
 /// What is known at a start.
 pub struct Recalled {
@@ -24,12 +24,25 @@ pub struct Recalled {
     pub ledger: Ledger,
     /// Since when counts may be missing, and why.
     pub gap: Option<(Timestamp, &'static str)>,
+    /// Counters that were found lower than before.
+    pub reset: Vec<CounterName>,
+    /// The table of another name that the last run had: taken in, and to be taken away once all is saved.
+    pub retired: Option<String>,
     /// Worth saying.
     pub notes: Vec<String>,
 }
 
-/// Reads the state directory and the table `found` under the configuration's name, takes away a table of another
-/// name that the last run had, and gives the interfaces the label bits that flows know them by.
+/// What was taken in of a table.
+#[derive(Debug, Default)]
+pub struct TakenIn {
+    /// Whether a counter that had counted was gone.
+    pub lost: bool,
+    /// Counters that were found lower than before.
+    pub reset: Vec<CounterName>,
+}
+
+/// Reads the state directory, the table `found` under the configuration's name and one of another name that the last run
+/// had, and gives the interfaces the label bits that flows know them by.
 pub fn recall(
     state_dir: &StateDir,
     nftables: &mut Nftables,
@@ -44,15 +57,22 @@ pub fn recall(
     let loaded = state_dir.load()?;
     let notes = notes_of(&loaded);
     let saved = loaded.saved;
+    // The moment of the last save, where a table was counting then.
+    let counting = saved.as_ref().filter(|saved| saved.table_handle != 0);
+    let saved_at = counting.map(|saved| saved.time);
     let continuity = Continuity::of(saved.as_ref(), &here, table, found);
-    let saved_at = saved.as_ref().map(|saved| saved.time);
-    let mut gap = match continuity {
-        Continuity::Broken(broken) => saved_at.zip(broken.cause()),
-        Continuity::Unknown | Continuity::Unbroken => None,
-    };
-    let mut ledger = match retire_old_table(nftables, saved.as_ref(), table, &here)? {
-        Some(ledger) => ledger,
-        None => Ledger::new(saved, continuity, &here, table),
+    let retiring = retiring(nftables, saved.as_ref(), table)?;
+    let mut taken = TakenIn::default();
+    let (mut ledger, since_then) = match &retiring {
+        Some((name, old)) => {
+            let since_then = Continuity::of(saved.as_ref(), &here, name, Some(old));
+            let mut ledger = Ledger::new(saved, since_then, &here, table);
+            let names = ledger.own_names().cloned().collect();
+            taken = take_in(nftables, name, &mut ledger, since_then, names)?;
+            ledger.forget_kernel_values(|_| true);
+            (ledger, since_then)
+        }
+        None => (Ledger::new(saved, continuity, &here, table), continuity),
     };
     if found.is_some() {
         let wanted: BTreeSet<CounterName> = (config.own_counters())
@@ -60,13 +80,25 @@ pub fn recall(
             .collect();
         let gone = ledger.own_names().filter(|name| !wanted.contains(name));
         let names = wanted.iter().chain(gone).cloned().collect();
-        let lost = take_in(nftables, table, &mut ledger, continuity, names)?;
+        let more = take_in(nftables, table, &mut ledger, continuity, names)?;
         ledger.forget_kernel_values(|name| !wanted.contains(name));
-        let cause = "counters were deleted while flowctl did not run";
-        gap = gap.or(saved_at.filter(|_| lost).map(|at| (at, cause)));
+        taken.lost |= more.lost;
+        taken.reset.extend(more.reset);
     }
     *ledger.labels() = config.keep_labels(ledger.labels());
-    Ok(Recalled { ledger, gap, notes })
+    let cause = match since_then {
+        Continuity::Broken(broken) => broken.cause(),
+        Continuity::Unknown | Continuity::Unbroken => {
+            (taken.lost).then_some("counters were deleted while flowctl did not run")
+        }
+    };
+    Ok(Recalled {
+        ledger,
+        gap: saved_at.zip(cause),
+        reset: taken.reset,
+        retired: retiring.map(|(name, _)| name),
+        notes,
+    })
 }
 
 fn notes_of(loaded: &Loaded) -> Vec<String> {
@@ -78,54 +110,56 @@ fn notes_of(loaded: &Loaded) -> Vec<String> {
     damaged.map(|error| format!("{error}; {go_on}")).collect()
 }
 
-/// Takes into the ledger what our own counters of these names hold, as far as it is news. Returns whether one that had
-/// counted was gone.
+/// Takes into the ledger what our own counters of these names hold, as far as it is news.
 pub fn take_in(
     nftables: &mut Nftables,
     table: &str,
     ledger: &mut Ledger,
     continuity: Continuity,
     names: Vec<CounterName>,
-) -> Result<bool, KernelError> {
+) -> Result<TakenIn, KernelError> {
     let mut meter = Meter::new(names.into_iter().map(|name| {
         let carried = ledger.carried_own(&name);
         (name, carried)
     }));
     if let Continuity::Broken(_) = continuity {
-        nftables.counters(TableFamily::Inet, table, |record| meter.rebase(record))?;
+        rebase(nftables, table, &mut meter)?;
     }
     meter.begin();
-    dump(nftables, table, &mut meter)?;
+    let read = dump(nftables, table, &mut meter)?;
     meter.end(clock::uptime());
+    let fell = |name: &CounterName, resets| resets > ledger.carried_own(name).resets;
+    let reset = (meter.counters().iter())
+        .filter(|counter| fell(&counter.name, counter.resets))
+        .map(|counter| counter.name.clone())
+        .collect();
     ledger.remember(&meter);
+    if read.interrupted {
+        // Who was left out is not gone for that.
+        return Ok(TakenIn { lost: false, reset });
+    }
     let unread: HashSet<&CounterName> = (meter.counters().iter())
         .filter(|counter| counter.read_at.is_none())
         .map(|counter| &counter.name)
         .collect();
     let lost = (unread.iter()).any(|name| ledger.carried_own(name).kernel != Volume::default());
     ledger.forget_kernel_values(|name| unread.contains(name));
-    Ok(lost)
+    Ok(TakenIn { lost, reset })
 }
 
-/// The configuration names another table than the last run's: that one is read a last time and taken away.
-fn retire_old_table(
+/// The table of the last run where the configuration names another now. One of that name that is someone else's by now
+/// stays.
+fn retiring(
     nftables: &mut Nftables,
     saved: Option<&Saved>,
     table: &str,
-    here: &Identity,
-) -> Result<Option<Ledger>, DaemonError> {
+) -> Result<Option<(String, TableInfo)>, KernelError> {
     let Some(saved) = saved.filter(|saved| saved.table != table) else {
         return Ok(None);
     };
-    // One of that name that is someone else's by now stays.
-    let Ok(Some(old)) = nftables.own_table(&saved.table) else {
-        return Ok(None);
-    };
-    let continuity = Continuity::of(Some(saved), here, &saved.table, Some(&old));
-    let mut ledger = Ledger::new(Some(saved.clone()), continuity, here, table);
-    let names = ledger.own_names().cloned().collect();
-    take_in(nftables, &saved.table, &mut ledger, continuity, names)?;
-    ledger.forget_kernel_values(|_| true);
-    nftables.remove(&saved.table)?;
-    Ok(Some(ledger))
+    match nftables.own_table(&saved.table) {
+        Ok(found) => Ok(found.map(|old| (saved.table.clone(), old))),
+        Err(KernelError::ForeignTable { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -25,6 +25,7 @@ mod table;
 mod vitals;
 mod watcher;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -40,10 +41,12 @@ use crate::drilldown::verdict::Verdict;
 use crate::engine::Engine;
 use crate::event::{Event, Record};
 use crate::interfaces::InterfaceWatch;
+use crate::kernel::error::KernelError;
 use crate::kernel::monitor::Notice;
 use crate::meter::Meter;
+use crate::plan::ruleset::Ruleset;
 use crate::report::Report;
-use crate::units::Uptime;
+use crate::units::{Tick, Uptime};
 
 use collector::Collector;
 pub use errors::DaemonError;
@@ -58,7 +61,7 @@ use shell::Shell;
 pub use sinks::Announce;
 use sinks::Sinks;
 use state_dir::StateDir;
-use table::{Reading, Table};
+use table::{Changed, Reading, Table};
 use vitals::Vitals;
 use watcher::Watcher;
 
@@ -100,6 +103,8 @@ enum Message {
     },
     /// What they are, once they have settled.
     Network(Box<Sighting>),
+    /// Bits per second by device index, where there is a speed.
+    Speeds(BTreeMap<u32, f64>),
     Resolved(Box<Resolved>),
     Progress(Box<Progress>),
     Verdict(Box<Verdict>),
@@ -147,6 +152,8 @@ pub struct Daemon {
     schedule: Schedule,
     sequence: u64,
     last_reading: Reading,
+    /// The last one that missed no counter.
+    last_good: Tick,
     repairs: u64,
     started: Uptime,
     saved_durably_at: Uptime,
@@ -197,6 +204,7 @@ impl Daemon {
             Message::Ruleset(notice) => self.repair(&cause_of(&notice))?,
             Message::Stirred { at, wall } => self.presence.stir(at, wall),
             Message::Network(sighting) => self.look_around(*sighting),
+            Message::Speeds(speeds) => self.surroundings.speeds = speeds,
             Message::Resolved(resolved) => self.carry_over(*resolved),
             Message::Progress(progress) => {
                 let outcome = self.engine.explain(clock::tick(self.sequence), *progress);
@@ -216,6 +224,7 @@ impl Daemon {
     /// One beat: read, observe, publish.
     fn tick(&mut self) -> Result<(), DaemonError> {
         self.read()?;
+        self.collector.catch_up();
         self.follow();
         self.check_vitals();
         self.publish();
@@ -235,6 +244,9 @@ impl Daemon {
                 self.vitals.recheck();
             }
             self.last_reading = reading;
+            if reading.missing == 0 {
+                self.last_good = reading.tick;
+            }
             self.presence.note(reading.tick.at, self.table.moved());
             for gap in self.table.take_foreign_gaps() {
                 self.log(gap);
@@ -253,18 +265,9 @@ impl Daemon {
 
     /// Puts the table in force again and says what the interruption may have cost.
     fn repair(&mut self, cause: &str) -> Result<(), DaemonError> {
-        let from = self.last_reading.tick.wall;
         match self.table.repair(&mut self.meter) {
             Ok(bound_bytes) => {
-                self.repairs += 1;
-                self.interfaces.begin_again();
-                let gap = Event::Gap {
-                    from,
-                    to: clock::wall(),
-                    bound_bytes,
-                    cause: cause.to_owned(),
-                };
-                self.log(gap);
+                self.note_repair(bound_bytes, cause);
                 self.note_trouble(Trouble {
                     code: "repair_failed",
                     error: None,
@@ -275,6 +278,26 @@ impl Daemon {
                 code: "repair_failed",
                 error: Some(error.to_string()),
             }),
+        }
+        Ok(())
+    }
+
+    fn note_repair(&mut self, bound_bytes: Option<u64>, cause: &str) {
+        self.repairs += 1;
+        self.interfaces.begin_again();
+        self.log(Event::Gap {
+            from: self.last_good.wall,
+            to: clock::wall(),
+            bound_bytes,
+            cause: cause.to_owned(),
+        });
+    }
+
+    /// Goes over to another ruleset; what others had done to the table meanwhile is repaired with it.
+    fn change_table(&mut self, ruleset: Ruleset) -> Result<(), KernelError> {
+        let changed = self.table.change(ruleset, &mut self.meter)?;
+        if let Changed::Repaired { bound_bytes } = changed {
+            self.note_repair(bound_bytes, "the table was not as it was left");
         }
         Ok(())
     }

@@ -21,13 +21,13 @@ const HEARING: Duration = Duration::from_millis(50);
 pub struct Presence {
     states: BTreeMap<DevicePattern, State>,
     /// What all devices had moved at the last two readings, the newer one first.
-    readings: [Reading; 2],
+    readings: [DevicesMoved; 2],
     /// When the changes that are not looked at yet began, and what devices had moved before.
     stirred: Option<Before>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Reading {
+struct DevicesMoved {
     at: Uptime,
     moved: Vec<Moved>,
 }
@@ -61,7 +61,7 @@ impl Presence {
 
     /// A change was heard at `at`, which is `time`.
     pub fn stir(&mut self, at: Uptime, time: Timestamp) {
-        let old_enough = |reading: &&Reading| reading.at.0 + HEARING <= at.0;
+        let old_enough = |reading: &&DevicesMoved| reading.at.0 + HEARING <= at.0;
         let reading = self.readings.iter().find(old_enough);
         let moved = || {
             reading

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::sinks::Reading;
+use super::sinks::Publication;
 use super::{Daemon, Trouble, clock};
 use crate::interfaces;
 use crate::report::{Report, TableReport, TickReport};
@@ -26,11 +26,9 @@ impl Daemon {
     fn make_known(&mut self, durable: bool) {
         let now = clock::uptime();
         self.ledger.remember(&self.meter);
-        let tick = self.last_reading.tick;
-        let saved = self
-            .ledger
-            .snapshot(self.table.handle(), tick, self.table.moved());
-        let reading = Reading {
+        let (handle, moved) = (self.table.handle(), self.table.moved());
+        let saved = self.ledger.snapshot(handle, self.last_good, moved);
+        let reading = Publication {
             saved,
             durable,
             report: Arc::new(self.report()),
@@ -67,9 +65,9 @@ impl Daemon {
             counters: Arc::new(self.engine.counter_reports(&self.meter)),
             interfaces: self.interfaces.reports(
                 &self.config,
-                interfaces::Surroundings {
+                interfaces::DeviceFacts {
                     links: &self.surroundings.network.links,
-                    speeds: self.vitals.speeds(),
+                    speeds: &self.surroundings.speeds,
                     offload: self.vitals.offload(),
                 },
             ),

@@ -95,7 +95,7 @@ impl Daemon {
         }
         // Counters that go are read once more.
         self.read()?;
-        if let Err(error) = self.table.change(loaded.ruleset) {
+        if let Err(error) = self.change_table(loaded.ruleset) {
             self.reject(vec![error.to_string()]);
             return Ok(());
         }

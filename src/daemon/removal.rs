@@ -12,7 +12,7 @@ use super::{DaemonError, clock};
 use crate::kernel::facts;
 use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
-use crate::sink::state::{self, Loaded, Saved};
+use crate::sink::state::{self, Saved};
 use crate::units::CounterName;
 
 /// What was taken away.
@@ -31,27 +31,21 @@ pub struct Removed {
 pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
     let _lock = InstanceLock::take()?;
     let mut nftables = Nftables::open()?;
-    // Totals that cannot be read are no reason to leave the table in place.
-    let state_dir = match state_dir.is_dir().then(|| StateDir::open(state_dir)) {
-        Some(Err(error)) if error.is_another_instance() => return Err(error),
-        opened => opened.and_then(Result::ok),
-    };
-    let loaded = state_dir.as_ref().map(StateDir::load);
-    let Loaded { saved, damaged } = loaded.and_then(Result::ok).unwrap_or_default();
+    let mut removed = Removed::default();
+    let (state_dir, saved) = recalled(state_dir, &mut removed.notes)?;
     let names: BTreeSet<&str> = [table]
         .into_iter()
         .chain(saved.as_ref().map(|saved| saved.table.as_str()))
         .collect();
-    let mut removed = Removed {
-        notes: damaged.iter().map(ToString::to_string).collect(),
-        ..Removed::default()
-    };
     for name in names {
         if let Some(found) = nftables.free_table(name)? {
             if let (Some(state_dir), Some(saved)) = (&state_dir, &saved)
                 && saved.table == name
             {
-                keep_totals(&mut nftables, saved, &found, state_dir)?;
+                let kept = keep_totals(&mut nftables, saved, &found, state_dir);
+                let lost = "what was counted since the daemon saved last is lost";
+                let note = kept.err().map(|error| format!("{lost}: {error}"));
+                removed.notes.extend(note);
             }
             nftables.remove(name)?;
             removed.tables.push(name.to_owned());
@@ -61,6 +55,32 @@ pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
         restore_sysctls(saved.sysctls, &mut removed);
     }
     Ok(removed)
+}
+
+/// What was saved, and the directory if it can be saved in. Neither is a reason to leave a table in place: what does not
+/// work goes to `notes`.
+fn recalled(
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<(Option<StateDir>, Option<Saved>), DaemonError> {
+    if !path.is_dir() {
+        return Ok((None, None));
+    }
+    let opened = StateDir::open(path).and_then(|directory| {
+        let loaded = directory.load()?;
+        Ok((directory, loaded))
+    });
+    match opened {
+        Ok((directory, loaded)) => {
+            notes.extend(loaded.damaged.iter().map(ToString::to_string));
+            Ok((Some(directory), loaded.saved))
+        }
+        Err(error) if error.is_another_instance() => Err(error),
+        Err(error) => {
+            notes.push(error.to_string());
+            Ok((None, state::look(path)))
+        }
+    }
 }
 
 /// Counts what the table's counters counted since the daemon last saved.

@@ -31,7 +31,7 @@ pub type Announce = Box<dyn Fn(&Record) + Send>;
 pub type Reports = watch::Sender<Option<Arc<Report>>>;
 
 /// What is written and shown of one reading.
-pub struct Reading {
+pub struct Publication {
     /// The totals.
     pub saved: Saved,
     /// Whether they must survive a power cut from here on.
@@ -43,7 +43,7 @@ pub struct Reading {
 /// One thing to do, in order.
 enum Job {
     Record(Box<Record>),
-    /// The newest reading is waiting.
+    /// Wakes the thread: the newest reading is waiting.
     Reading,
     /// The log goes elsewhere from now on.
     Log(LogConfig),
@@ -53,8 +53,8 @@ enum Job {
 #[derive(Default)]
 struct Shared {
     /// The newest one, until the thread takes it.
-    waiting: Mutex<Option<Reading>>,
-    /// How many the thread has done with.
+    waiting: Mutex<Option<Publication>>,
+    /// The serial of the newest save that the thread has done with.
     done: AtomicU64,
     /// Records that no longer waited for a full disk.
     given_up: AtomicU64,
@@ -67,9 +67,8 @@ pub struct Sinks {
     lost: u64,
     shared: Arc<Shared>,
     reports: Reports,
-    handed: u64,
-    /// Since when the thread has not kept up with readings.
-    behind_since: Option<Uptime>,
+    /// A save that the thread has not done with, and since when it waits for that.
+    awaited: Option<(u64, Uptime)>,
 }
 
 impl Sinks {
@@ -104,8 +103,7 @@ impl Sinks {
             lost: 0,
             shared,
             reports,
-            handed: 0,
-            behind_since: None,
+            awaited: None,
         })
     }
 
@@ -121,33 +119,25 @@ impl Sinks {
 
     /// Hands over a reading at `now`; it takes the place of one that still waits. False when the disk has not
     /// answered for so long that the report is shown without having been saved.
-    pub fn take(&mut self, mut reading: Reading, now: Uptime) -> bool {
-        let behind = self.shared.done.load(Ordering::Acquire) < self.handed;
-        self.behind_since = self
-            .behind_since
-            .filter(|_| behind)
-            .or(behind.then_some(now));
-        let in_time = self
-            .behind_since
-            .is_none_or(|since| now.since(since) < PATIENCE);
+    pub fn take(&mut self, mut reading: Publication, now: Uptime) -> bool {
+        let done = self.shared.done.load(Ordering::Acquire);
+        if self.awaited.is_some_and(|(serial, _)| serial <= done) {
+            self.awaited = None;
+        }
+        let (_, since) = *self.awaited.get_or_insert((reading.saved.serial, now));
+        let in_time = now.since(since) < PATIENCE;
         if !in_time {
             show(&self.reports, &reading.report);
         }
         let mut waiting = lock(&self.shared.waiting);
-        match waiting.as_mut() {
-            Some(older) => {
-                reading.durable |= older.durable;
-                *older = reading;
-            }
-            None => {
-                *waiting = Some(reading);
-                drop(waiting);
-                if self.queue(Job::Reading) {
-                    self.handed += 1;
-                } else {
-                    lock(&self.shared.waiting).take();
-                }
-            }
+        let older = waiting.take();
+        let alone = older.is_none();
+        reading.durable |= older.is_some_and(|older| older.durable);
+        *waiting = Some(reading);
+        drop(waiting);
+        if alone {
+            // Where the queue has no room for the word, the thread finds the reading after any job that fills it.
+            let _ = self.jobs.try_send(Job::Reading);
         }
         in_time
     }
@@ -215,26 +205,31 @@ impl Writer {
                     self.unwritten.push_back(*record);
                     self.write_log();
                 }
-                Job::Reading => {
-                    let reading = lock(&self.shared.waiting).take();
-                    if let Some(reading) = reading {
-                        self.take(&reading);
-                    }
-                    self.shared.done.fetch_add(1, Ordering::Release);
-                    if !self.unwritten.is_empty() {
-                        self.write_log();
-                    }
-                }
+                Job::Reading => {}
                 Job::Log(config) => {
                     self.log_config = config;
                     self.log = None;
                 }
             }
+            self.take_waiting();
+        }
+        self.take_waiting();
+    }
+
+    fn take_waiting(&mut self) {
+        let Some(reading) = lock(&self.shared.waiting).take() else {
+            return;
+        };
+        self.take(&reading);
+        let serial = reading.saved.serial;
+        self.shared.done.store(serial, Ordering::Release);
+        if !self.unwritten.is_empty() {
+            self.write_log();
         }
     }
 
     /// A report that cannot be saved is shown all the same: `health` says what is wrong.
-    fn take(&mut self, reading: &Reading) {
+    fn take(&mut self, reading: &Publication) {
         let save = |durable| state::save(&self.state_dir, &reading.saved, durable);
         let mut saved = save(false);
         show(&self.reports, &reading.report);

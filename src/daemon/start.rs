@@ -3,10 +3,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::collector::Collector;
 use super::follow::Surroundings;
+use super::ledger::Ledger;
 use super::lock::InstanceLock;
 use super::lookout::Lookout;
 use super::memory::{Recalled, recall};
@@ -18,8 +19,9 @@ use super::state_dir::StateDir;
 use super::table::Table;
 use super::vitals::Vitals;
 use super::watcher::Watcher;
-use super::{Daemon, DaemonError, Options, clock, shell};
-use crate::engine::Engine;
+use super::{Daemon, DaemonError, Message, Options, clock, shell};
+use crate::config::Config;
+use crate::engine::{Engine, reset_events};
 use crate::event::Event;
 use crate::interfaces::InterfaceWatch;
 use crate::kernel::facts;
@@ -32,6 +34,70 @@ use crate::units::Uptime;
 
 /// Messages that may wait for the loop; those that wait for it are told so, or wait themselves.
 const INBOX: usize = 256;
+
+/// A table that counts, and all that is known of it and around it.
+struct InForce {
+    config: Arc<Config>,
+    table: Table,
+    ledger: Ledger,
+    surroundings: Surroundings,
+    lookout: Lookout,
+    watcher: Watcher,
+    /// What was found to have happened since the last run.
+    events: Vec<Event>,
+    /// The table of the last run, if that had another name: all it counted is in the ledger.
+    retired: Option<String>,
+    notes: Vec<String>,
+}
+
+/// Remembers, catches up, and installs.
+fn put_in_force(
+    options: &mut Options,
+    mut table: Table,
+    found: Option<&TableInfo>,
+    state_dir: &StateDir,
+    sender: &SyncSender<Message>,
+) -> Result<InForce, DaemonError> {
+    let Recalled {
+        mut ledger,
+        gap,
+        reset,
+        retired,
+        notes,
+    } = recall(state_dir, table.nftables(), found, &mut options.config)?;
+    let (lookout, network) = Lookout::start(sender.clone())?;
+    let surroundings = Surroundings::new(network);
+    let config = Arc::new(options.config.resolved(&surroundings.connected));
+    // Before the table is installed: what others do to it from then on is heard.
+    let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
+    let installed = table.install(plan::compile(&config))?;
+    let mut gap = gap.map(|(from, cause)| (from, cause, ledger.moved_since(table.moved())));
+    if found.is_some() && installed.remade {
+        ledger.forget_kernel_values(|_| true);
+        let cause = "the table was made anew to be protected";
+        gap.get_or_insert((installed.since, cause, installed.moved));
+    }
+    let gap = gap.map(|(from, cause, bound_bytes)| Event::Gap {
+        from,
+        to: clock::wall(),
+        bound_bytes,
+        cause: cause.to_owned(),
+    });
+    let mut events = reset_events(reset.iter());
+    events.extend(gap);
+    let notes = options.notes.drain(..).chain(notes).collect();
+    Ok(InForce {
+        config,
+        table,
+        ledger,
+        surroundings,
+        lookout,
+        watcher,
+        events,
+        retired,
+        notes,
+    })
+}
 
 impl Daemon {
     /// Everything up to and including the first reading.
@@ -52,50 +118,28 @@ impl Daemon {
     }
 
     fn on(
-        options: Options,
-        mut table: Table,
+        mut options: Options,
+        table: Table,
         found: Option<&TableInfo>,
         state_dir: StateDir,
         lock: InstanceLock,
     ) -> Result<Daemon, DaemonError> {
         let thread = |operation| move |source: io::Error| DaemonError::System { operation, source };
-        let mut config = options.config;
         let (listener, socket) = socket::bind(&options.socket)?;
         let shell = shell::Prepared::new(listener, options.signals)
             .map_err(thread("listen for clients and signals"))?;
-        let Recalled {
-            mut ledger,
-            gap,
-            mut notes,
-        } = recall(&state_dir, table.nftables(), found, &mut config)?;
-        notes.splice(0..0, options.notes);
         let (sender, inbox) = sync_channel(INBOX);
-        let (lookout, network) = Lookout::start(sender.clone())?;
-        let surroundings = Surroundings::new(network);
-        let config = Arc::new(config.resolved(&surroundings.connected));
-        let mut presence = Presence::default();
-        let mut interfaces = InterfaceWatch::default();
-        interfaces.configure(&config);
-        presence.reconfigure(&config, &surroundings.network.links);
-        // Before the table is installed: what others do to it from then on is heard.
-        let watcher = Watcher::start(&config.table.name, table.port(), sender.clone())?;
-        let before = clock::wall();
-        let installed = table.install(plan::compile(&config))?;
-        let mut bound_bytes = ledger.moved_since(table.moved());
-        let mut gap = gap;
-        if found.is_some() && installed.remade {
-            ledger.forget_kernel_values(|_| true);
-            if gap.is_none() {
-                gap = Some((before, "the table was made anew to be protected"));
-                bound_bytes = installed.moved;
-            }
-        }
-        let gap = gap.map(|(from, cause)| Event::Gap {
-            from,
-            to: clock::wall(),
-            bound_bytes,
-            cause: cause.to_owned(),
-        });
+        let InForce {
+            config,
+            mut table,
+            ledger,
+            surroundings,
+            lookout,
+            watcher,
+            events,
+            retired,
+            notes,
+        } = put_in_force(&mut options, table, found, &state_dir, &sender)?;
         let names =
             (config.counters.iter()).map(|counter| (counter.name.clone(), ledger.carried(counter)));
         let mut meter = Meter::new(names.collect::<Vec<_>>());
@@ -103,6 +147,10 @@ impl Daemon {
         let reading = table.read(&mut meter, 0)?;
         let mut engine = Engine::new(Arc::clone(&config), reading.tick);
         let first = engine.observe(reading.tick, &meter);
+        let mut presence = Presence::default();
+        presence.reconfigure(&config, &surroundings.network.links);
+        let mut interfaces = InterfaceWatch::default();
+        interfaces.configure(&config);
 
         let collector = Collector::start(Arc::clone(&config), sender.clone())
             .map_err(thread("start the thread that follows flows"))?;
@@ -131,6 +179,7 @@ impl Daemon {
             ledger,
             sequence: 0,
             last_reading: reading,
+            last_good: reading.tick,
             repairs: 0,
             started: clock::uptime(),
             saved_durably_at: Uptime::default(),
@@ -147,18 +196,27 @@ impl Daemon {
             _state_dir: state_dir,
             _lock: lock,
         };
-        notes.extend(daemon.prepare_conntrack());
-        daemon.log(Event::Started {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            counters: daemon.config.counters.len(),
-            notes,
-        });
-        let gaps = gap.into_iter().chain(daemon.table.take_foreign_gaps());
-        gaps.for_each(|gap| daemon.log(gap));
+        daemon.tell_start(notes, events);
         daemon.carry_out(first);
         daemon.check_vitals();
         daemon.publish_durably();
+        if let Some(name) = retired {
+            daemon.table.nftables().remove(&name)?;
+        }
         Ok(daemon)
+    }
+
+    /// What a start is worth telling of.
+    fn tell_start(&mut self, mut notes: Vec<String>, events: Vec<Event>) {
+        notes.extend(self.prepare_conntrack());
+        self.log(Event::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            counters: self.config.counters.len(),
+            notes,
+        });
+        let gaps = self.table.take_foreign_gaps();
+        let events = events.into_iter().chain(gaps);
+        events.for_each(|event| self.log(event));
     }
 
     /// Sets what a drilldown needs of conntrack, where one is asked for and where it may; says what it did.

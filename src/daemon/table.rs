@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::clock;
-use super::dump::dump;
+use super::dump::{dump, rebase};
 use super::foreign::{Foreign, Movement};
 use crate::config::{Protect, TableConfig};
 use crate::event::Event;
@@ -16,7 +16,7 @@ use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
-use crate::units::{TableFamily, Tick};
+use crate::units::Tick;
 
 /// The table in the kernel and what is known of it.
 pub struct Table {
@@ -24,6 +24,7 @@ pub struct Table {
     devices: Devices,
     ruleset: Ruleset,
     handle: u64,
+    opened: Timestamp,
     protection: Protection,
     /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
     generation: Option<u16>,
@@ -40,8 +41,22 @@ pub struct Table {
 pub struct Installed {
     /// The counters are new ones.
     pub remade: bool,
+    /// When the table was opened.
+    pub since: Timestamp,
     /// What the devices moved since the table was opened, in layer 2 bytes; `None` where they cannot tell.
     pub moved: Option<u64>,
+}
+
+/// How a change of the ruleset went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// Every counter that stays went on.
+    AsPlanned,
+    /// Others had changed the table: since the last good reading at most so many layer 2 bytes were not counted.
+    Repaired {
+        /// `None` where that cannot be told.
+        bound_bytes: Option<u64>,
+    },
 }
 
 /// One reading of all counters.
@@ -68,6 +83,7 @@ impl Table {
             Protect::Off => Protection::Plain,
         };
         let mut devices = Devices::open()?;
+        let opened = clock::wall();
         // Before the counters are read a last time as they are, which is the caller's business.
         let mut moved = Vec::new();
         devices.read(&mut moved)?;
@@ -76,6 +92,7 @@ impl Table {
             devices,
             ruleset: Ruleset::empty(name),
             handle: found.as_ref().map_or(0, |table| table.handle),
+            opened,
             protection,
             generation: None,
             moved,
@@ -124,6 +141,7 @@ impl Table {
         self.devices.read(&mut self.moved)?;
         let installed = Installed {
             remade: handle != self.handle,
+            since: self.opened,
             moved: moved_between(&self.scratch, &self.moved),
         };
         self.handle = handle;
@@ -195,23 +213,34 @@ impl Table {
         let found = found.map(|table| table.handle);
         if found.is_some_and(|handle| handle != self.handle) {
             // Made anew by someone else, perhaps from a saved ruleset with old values: what it holds is no news.
-            let table = &self.ruleset.table;
-            self.nftables
-                .counters(TableFamily::Inet, table, |record| meter.rebase(record))?;
+            rebase(&mut self.nftables, &self.ruleset.table, meter)?;
         }
         self.handle = self.nftables.install(&self.ruleset)?;
         if found != Some(self.handle) {
             meter.new_epoch();
         }
         self.generation = None;
-        self.devices.read(&mut self.scratch)?;
-        Ok(moved_between(&self.moved, &self.scratch))
+        // It is in force again, whatever devices can tell.
+        let told = self.devices.read(&mut self.scratch).is_ok();
+        Ok(told
+            .then(|| moved_between(&self.moved, &self.scratch))
+            .flatten())
     }
 
-    /// Goes over to another ruleset of the same table.
-    pub fn change(&mut self, ruleset: Ruleset) -> Result<(), KernelError> {
-        self.handle = self.nftables.change(&self.ruleset, &ruleset)?;
-        self.ruleset = ruleset;
-        Ok(())
+    /// Goes over to another ruleset of the same table. Where that is not the table of our handle any more, or not as it
+    /// was left, it is repaired with it.
+    pub fn change(&mut self, ruleset: Ruleset, meter: &mut Meter) -> Result<Changed, KernelError> {
+        if self.nftables.change(&self.ruleset, &ruleset, self.handle)? {
+            self.ruleset = ruleset;
+            return Ok(Changed::AsPlanned);
+        }
+        let before = std::mem::replace(&mut self.ruleset, ruleset);
+        match self.repair(meter) {
+            Ok(bound_bytes) => Ok(Changed::Repaired { bound_bytes }),
+            Err(error) => {
+                self.ruleset = before;
+                Err(error)
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::{Daemon, Trouble, clock};
 use crate::config::Config;
 use crate::event::Event;
 use crate::health::{self, Facts};
-use crate::kernel::{facts, link_speed};
+use crate::kernel::facts;
 use crate::report::{Health, Severity};
 use crate::units::Uptime;
 
@@ -19,17 +19,11 @@ const INTERVAL: Duration = Duration::from_secs(10);
 pub struct Vitals {
     judged: Vec<Health>,
     troubles: BTreeMap<&'static str, Health>,
-    speeds: BTreeMap<u32, f64>,
     offload: bool,
     checked_at: Option<Uptime>,
 }
 
 impl Vitals {
-    /// Bits per second by device index, where there is a speed.
-    pub fn speeds(&self) -> &BTreeMap<u32, f64> {
-        &self.speeds
-    }
-
     /// Whether flowtables carry traffic past the counters.
     pub fn offload(&self) -> bool {
         self.offload
@@ -133,8 +127,6 @@ impl Daemon {
             return;
         }
         self.vitals.checked_at = Some(now);
-        // Where the kernel has no word on speeds there are none.
-        self.vitals.speeds = link_speed::read().unwrap_or_default();
         let links = &self.surroundings.network.links;
         match facts::gather(self.table.nftables(), &self.config.table.name, links) {
             Ok(mut facts) => {

@@ -62,7 +62,7 @@ impl Devices {
         })
     }
 
-    /// Reads all devices but the loopback device, and replaces `moved` by what they have moved, by index.
+    /// Reads all devices, and replaces `moved` by what they have moved, by index.
     pub fn read(&mut self, moved: &mut Vec<Moved>) -> Result<(), KernelError> {
         let readings = &mut self.readings;
         readings.clear();
@@ -73,7 +73,7 @@ impl Devices {
             RTM_GETSTATS,
             |w| w.raw(&header),
             |message| {
-                readings.extend(decode(message)?.filter(|device| device.index != LOOPBACK));
+                readings.extend(decode(message)?);
                 Ok(())
             },
         )?;
@@ -107,30 +107,33 @@ fn decode(message: &Message<'_>) -> Result<Option<DeviceReading>, Malformed> {
     Ok(None)
 }
 
-/// What all devices moved between two readings; `None` when a device of the first is gone, since what it moved
-/// went with it.
+/// What all devices but the loopback device moved between two readings: a bound for counters that leave that one out.
+/// `None` when a device of the first is gone, since what it moved went with it.
 pub fn moved_between(before: &[Moved], after: &[Moved]) -> Option<u64> {
+    moved(before, after, |device| device.index != LOOPBACK)
+}
+
+/// The same, the loopback device included.
+pub fn moved_by_all(before: &[Moved], after: &[Moved]) -> Option<u64> {
+    moved(before, after, |_| true)
+}
+
+fn moved(before: &[Moved], after: &[Moved], which: impl Fn(&Moved) -> bool) -> Option<u64> {
     let of = |list: &[Moved], index| {
         list.binary_search_by_key(&index, |device: &Moved| device.index)
             .ok()
             .map(|at| list[at].bytes)
     };
-    if before
-        .iter()
-        .any(|device| of(after, device.index).is_none())
-    {
+    let gone = |device: &Moved| of(after, device.index).is_none();
+    if before.iter().any(gone) {
         return None;
     }
-    Some(
-        after
-            .iter()
-            .map(|device| {
-                device
-                    .bytes
-                    .saturating_sub(of(before, device.index).unwrap_or(0))
-            })
-            .sum(),
-    )
+    let grown = |device: &Moved| {
+        let earlier = of(before, device.index).unwrap_or(0);
+        device.bytes.saturating_sub(earlier)
+    };
+    let devices = after.iter().filter(|device| which(device));
+    Some(devices.map(grown).sum())
 }
 
 #[cfg(test)]
@@ -146,6 +149,10 @@ mod tests {
             Some(67)
         );
         assert_eq!(moved_between(&before, &[device(2, 160)]), None);
+        let with_loopback = [device(LOOPBACK, 10), device(2, 100)];
+        let later = [device(LOOPBACK, 15), device(2, 107)];
+        assert_eq!(moved_between(&with_loopback, &later), Some(7));
+        assert_eq!(moved_by_all(&with_loopback, &later), Some(12));
         assert_eq!(moved_between(&[], &[]), Some(0));
     }
 }

@@ -191,21 +191,25 @@ impl Nftables {
         self.handle(&ruleset.table)
     }
 
-    /// Puts `new` in force where `old` is known to be; falls back to `install` if it turns out not to be.
-    /// Returns the table's handle.
-    pub fn change(&mut self, old: &Ruleset, new: &Ruleset) -> Result<u64, KernelError> {
+    /// Puts `new` in force where `old` is known to be, in the table of that handle. False, and nothing changed, where the
+    /// table is another by now or does not hold what it should.
+    pub fn change(
+        &mut self,
+        old: &Ruleset,
+        new: &Ruleset,
+        handle: u64,
+    ) -> Result<bool, KernelError> {
         let changes: Changes<'_> = diff::between(old, new);
         let mut fits = true;
         let changed = self.attempt("change the table", |nftables, generation| {
             let found = nftables.own_table(&new.table)?;
             let target = nftables.target(found.as_ref(), generation);
-            fits = !target.anew;
+            fits = found.is_some_and(|table| table.handle == handle);
             Ok(fits.then(|| Batch::install(new, &changes, target)))
         });
         match changed {
-            Ok(()) if fits => self.handle(&new.table),
-            Ok(()) => self.install(new),
-            Err(KernelError::Refused { .. }) => self.install(new),
+            Ok(()) => Ok(fits),
+            Err(KernelError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }

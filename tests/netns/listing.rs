@@ -175,8 +175,9 @@ fn each_example_replaces_any_other_in_one_batch() {
         for new in &plans {
             let moved = namespace.run(|| -> Result<(), flowctl::kernel::error::KernelError> {
                 let mut nftables = Nftables::open()?;
-                nftables.install(old)?;
-                nftables.change(old, new)?;
+                let handle = nftables.install(old)?;
+                assert!(nftables.change(old, new, handle)?);
+                assert!(!nftables.change(old, new, handle + 1)?, "another table");
                 Ok(())
             });
             moved.unwrap().unwrap();

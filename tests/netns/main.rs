@@ -9,6 +9,7 @@
     reason = "helpers of tests, where a panic is the report"
 )]
 
+mod between_runs;
 mod commands;
 mod continuity;
 mod crowd;

@@ -1,0 +1,148 @@
+//! What happens while no daemon runs: resets, other names, breaks, and removals that cannot save.
+
+use std::time::Duration;
+
+use flowctl::event::Event;
+use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
+
+use crate::disk::Disk;
+use crate::support::{Bench, Daemon, eventually, lab, namespace, said};
+
+const CONFIG: &str = r#"
+tick = "100ms"
+[interfaces.wan]
+device = "wan0"
+[subnets]
+home = ["10.77.1.0/24"]
+"#;
+
+/// Sends that many packets through the router; returns their bytes.
+fn send(lab: &Lab, datagrams: u64) -> u64 {
+    let load = UdpLoad {
+        direction: Direction::Upload,
+        payload: 1000,
+        rate: None,
+        datagrams,
+        longest: Duration::from_secs(20),
+    };
+    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
+    let burst = Generator::udp("burst", &ends, &load).unwrap();
+    burst.finish().unwrap().up.sent.bytes
+}
+
+fn total(daemon: &Daemon<'_>) -> u64 {
+    daemon.counter("home_from").bytes
+}
+
+fn records(bench: &Bench<'_>, which: fn(&Event) -> bool) -> usize {
+    let records = bench.records();
+    records.iter().filter(|record| which(&record.event)).count()
+}
+
+fn is_gap(event: &Event) -> bool {
+    matches!(event, Event::Gap { .. })
+}
+
+#[test]
+fn a_reset_while_no_daemon_ran_is_told_at_the_next_start() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let daemon = bench.start();
+    let sent = send(&lab, 50);
+    daemon.settle();
+    daemon.stop();
+    bench.nft(&["reset", "counters"]);
+    let daemon = bench.start();
+    assert_eq!(total(&daemon), sent);
+    let named = records(
+        &bench,
+        |event| matches!(event, Event::Reset { counter: Some(name), .. } if name.as_str() == "home_from"),
+    );
+    assert_eq!(named, 1);
+    daemon.stop();
+}
+
+#[test]
+fn another_name_for_the_table_costs_nothing_and_leaves_no_gap() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let daemon = bench.start();
+    let mut sent = send(&lab, 50);
+    daemon.stop();
+    sent += send(&lab, 50);
+    bench.configure(&format!("table.name = \"other\"{CONFIG}"));
+    let daemon = bench.start();
+    assert_eq!(total(&daemon), sent);
+    let tables = bench.nft(&["list", "tables"]);
+    assert!(tables.contains("table inet other"), "{tables}");
+    assert!(!tables.contains("table inet flowctl"), "{tables}");
+    sent += send(&lab, 50);
+    daemon.settle();
+    assert_eq!(total(&daemon), sent);
+    assert_eq!(records(&bench, is_gap), 0);
+    daemon.stop();
+}
+
+#[test]
+fn a_gap_begins_at_the_last_good_reading() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let plain = format!("table.protect = \"off\"{CONFIG}");
+    let bench = Bench::new(&lab.router, &plain);
+    let daemon = bench.start();
+    daemon.settle();
+    let before = daemon.status().time;
+    // In one transaction: somebody else's table of our name. Nothing can be repaired as long as that is there.
+    bench.nft(&["delete table inet flowctl; add table inet flowctl"]);
+    eventually("the repair fails", || {
+        let report = daemon.status();
+        let failing = report
+            .health
+            .iter()
+            .any(|entry| entry.code == "repair_failed");
+        failing.then_some(())
+    });
+    crate::support::pause(Duration::from_millis(500));
+    bench.nft(&["delete", "table", "inet", "flowctl"]);
+    let (from, to) = daemon.await_record("a gap", |event| match event {
+        Event::Gap { from, to, .. } => Some((from, to)),
+        _ => None,
+    });
+    // A gap before the other table came may have been stated already; this one reaches over the other table's life.
+    assert!(
+        to.duration_since(from).as_secs_f64() >= 0.5,
+        "{from} to {to}"
+    );
+    let early = from.duration_since(before).as_secs_f64();
+    assert!(early < 0.5, "begins {early} s after the last report");
+    daemon.stop();
+}
+
+#[test]
+fn a_removal_takes_the_table_away_though_totals_cannot_be_saved() {
+    let Some(namespace) = namespace() else {
+        return;
+    };
+    let disk = Disk::new(64);
+    let bench = Bench::new(&namespace, CONFIG).with_state(disk.path());
+    bench.start().stop();
+    disk.fill();
+    let removed = bench.flowctl(&["remove"]);
+    let text = said(&removed) + &String::from_utf8_lossy(&removed.stdout);
+    assert_eq!(removed.status.code(), Some(0), "{text}");
+    assert!(text.contains("is lost"), "{text}");
+    assert_eq!(bench.nft(&["list", "ruleset"]), "");
+    disk.free();
+    bench.start().stop();
+    disk.remount("ro");
+    let removed = bench.flowctl(&["remove"]);
+    let text = said(&removed) + &String::from_utf8_lossy(&removed.stdout);
+    assert_eq!(removed.status.code(), Some(0), "{text}");
+    assert!(text.contains("state directory"), "{text}");
+    assert_eq!(bench.nft(&["list", "ruleset"]), "");
+}
