@@ -371,6 +371,6 @@ fn cause_of(notice: &Notice) -> String {
         Notice::Touched { by: Some(program) } => format!("the table was changed by {program}"),
         Notice::Touched { by: None } => "the table was changed".to_owned(),
         Notice::Lost => "notifications of ruleset changes were lost".to_owned(),
-        Notice::Quiet => "nothing".to_owned(),
+        Notice::Quiet | Notice::Called => "nothing".to_owned(),
     }
 }

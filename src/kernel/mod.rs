@@ -13,6 +13,7 @@ pub mod facts;
 pub mod flows;
 pub mod link_speed;
 pub mod links;
+pub mod listener;
 pub mod monitor;
 pub mod network;
 pub mod network_monitor;
