@@ -38,6 +38,7 @@ pub use addresses::{Addresses, Connected};
 pub use labels::LabelsByInterface;
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
+pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
 
 use crate::units::{
     BitRate, CounterName, DevicePattern, ExistingCounter, InterfaceName, PacketRate, SubnetName,
