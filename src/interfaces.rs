@@ -260,7 +260,8 @@ fn cause(
     surroundings: Surroundings<'_>,
 ) -> Option<DifferenceCause> {
     if !uncounted {
-        // What arrives twice is counted twice: nothing that a device can tell.
+        // What passes twice, as by policy IPsec, counts twice, and no device tells of it: of what arrives nothing can
+        // be said, of what leaves the queue is the other possibility.
         return leaves.then_some(DifferenceCause::DroppedByQueue);
     }
     let all = surroundings.links.iter();
