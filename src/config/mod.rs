@@ -13,6 +13,7 @@ mod interfaces;
 mod keyword;
 mod labels;
 mod load;
+mod naming;
 mod prefix;
 mod problem;
 mod problems;
