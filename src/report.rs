@@ -218,7 +218,7 @@ pub enum DifferenceCause {
     Bridged,
     /// VLANs or tunnels stand on the device: their packets carry the names of those.
     DevicesAbove,
-    /// More was offered to the device's queue than it sent.
+    /// More was offered to the device's queue than it sent; or policy IPsec made packets pass a second time, as ESP.
     DroppedByQueue,
     /// Not IP, or dropped before flowctl's hook.
     Unseen,

@@ -90,7 +90,9 @@ fn sentence(difference: &DifferenceReport, style: &Style) -> String {
         DifferenceCause::DevicesAbove => {
             "VLANs or tunnels stand on the device: name those that carry the traffic"
         }
-        DifferenceCause::DroppedByQueue => "the device's queue dropped what was offered to it",
+        DifferenceCause::DroppedByQueue => {
+            "the device's queue dropped the rest, or IPsec packets counted twice, once as ESP"
+        }
         DifferenceCause::Unseen => {
             "the rest is not IP (PPPoE for one), or was dropped before flowctl's hook"
         }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::keyword::is_keyword;
+use super::naming::{first_free, shaped};
 use crate::units::{CounterName, ExistingCounter, TableFamily};
 
-/// Of a counter's name, in characters.
-const NAME_MAX: usize = 64;
+/// Before a counter's name that does not begin with a letter.
+const PREFIX: &str = "c_";
 
 /// A section for each of `counters` but those in `own_table`, which are flowctl's. The names `taken` are those that the
 /// rest of the configuration has. Empty where there is no counter.
@@ -38,34 +39,11 @@ pub fn render(counters: &[ExistingCounter], own_table: &str, taken: &BTreeSet<St
 
 /// The counter's own name as far as it can be kept, then with its table's name before it, then numbered.
 fn free_name(counter: &ExistingCounter, taken: &BTreeSet<String>) -> String {
-    let short = sanitised(counter.counter());
-    let long = sanitised(&format!("{}_{}", counter.table().name(), counter.counter()));
-    let numbered = (2_u64..).map(|number| {
-        let suffix = format!("_{number}");
-        let kept = NAME_MAX - suffix.len();
-        format!("{}{suffix}", &long[..long.len().min(kept)])
-    });
-    let mut candidates = [short, long.clone()].into_iter().chain(numbered);
-    let is_free = |name: &String| {
+    let short = shaped(counter.counter(), PREFIX);
+    let long = format!("{}_{}", counter.table().name(), counter.counter());
+    first_free([short], shaped(&long, PREFIX), |name| {
         !taken.contains(name) && !is_keyword(name) && CounterName::new(name).is_ok()
-    };
-    // The numbers do not end.
-    candidates.find(is_free).unwrap_or(long)
-}
-
-/// In the shape of a name: lower case, `_` for what is neither letter nor digit, a letter first, not too long. The text
-/// is ASCII, as all names of an existing counter are.
-fn sanitised(text: &str) -> String {
-    let shaped = text.chars().map(|c| match c.to_ascii_lowercase() {
-        c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
-        _ => '_',
-    });
-    let mut name: String = shaped.collect();
-    if !name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        name.insert_str(0, "c_");
-    }
-    name.truncate(NAME_MAX);
-    name
+    })
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::interfaces::INTERFACES_MAX;
+use super::naming::{first_free, shaped};
 use super::prefix::{self, union};
 use super::problem::printable;
 use super::{Config, Format, Problem, parse};
@@ -21,23 +22,8 @@ use crate::units::DeviceName;
 const WAN: &str = "wan";
 /// The interface of all devices beyond the limit.
 const OTHERS: &str = "others";
-/// Kinds of devices whose packets leave once more, in other packets, by the device that carries them.
-const TUNNELS: [&str; 14] = [
-    "amt",
-    "geneve",
-    "gre",
-    "gretap",
-    "ip6gre",
-    "ip6gretap",
-    "ip6tnl",
-    "ipip",
-    "sit",
-    "tun",
-    "vti",
-    "vti6",
-    "wireguard",
-    "xfrm",
-];
+/// Before a device's name that does not begin with a letter.
+const PREFIX: &str = "dev_";
 /// A port of a VRF receives its packets itself; those of any other master arrive by the master.
 const VRF: &str = "vrf";
 
@@ -81,13 +67,6 @@ struct Candidate<'n> {
     link: &'n Link,
     device: DeviceName,
     addresses: Vec<&'n Address>,
-}
-
-impl Candidate<'_> {
-    fn is_tunnel(&self) -> bool {
-        let kind = self.link.kind.as_deref();
-        kind.is_some_and(|kind| TUNNELS.contains(&kind))
-    }
 }
 
 /// What to count on such a network.
@@ -210,9 +189,9 @@ fn uplinks<'c, 'n>(network: &Network, candidates: &'c [Candidate<'n>]) -> Vec<&'
     };
     let mut routes: Vec<_> = network.default_routes.iter().map(of_route).collect();
     let mut devices = routes.iter().flat_map(|(_, _, devices)| devices);
-    if devices.any(|candidate| !candidate.is_tunnel()) {
+    if devices.any(|candidate| !candidate.link.is_tunnel()) {
         for (_, _, devices) in &mut routes {
-            devices.retain(|candidate| !candidate.is_tunnel());
+            devices.retain(|candidate| !candidate.link.is_tunnel());
         }
     }
     routes.retain(|(_, _, devices)| !devices.is_empty());
@@ -286,7 +265,7 @@ fn remarks(network: &Network, candidate: &Candidate<'_>) -> Vec<String> {
         remarks.push("A bridge: what its ports carry is counted here.".to_owned());
     }
     if leads_out(network, candidate) {
-        let remark = if candidate.is_tunnel() {
+        let remark = if candidate.link.is_tunnel() {
             "A tunnel that a default route leads through; what it carries leaves by wan once more."
         } else {
             "Another way out, by a default route that is not the best."
@@ -364,24 +343,9 @@ pub(super) fn is_subnet(prefix: &IpNet) -> bool {
 struct Names(BTreeSet<String>);
 
 impl Names {
-    /// A name like `wanted` that no other has: other characters than a name's become `_`, a name that then does not
-    /// begin with a letter gets `dev_` before it, and one that is taken a number behind it.
+    /// A name like `wanted` that no other has.
     fn take(&mut self, wanted: &str) -> String {
-        let shaped: String = (wanted.chars())
-            .map(|c| match c.to_ascii_lowercase() {
-                c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
-                _ => '_',
-            })
-            .collect();
-        let shaped = match shaped.chars().next() {
-            Some(first) if first.is_ascii_lowercase() => shaped,
-            _ => format!("dev_{shaped}"),
-        };
-        let numbered = (2..).map(|number| format!("{shaped}_{number}"));
-        let mut free = std::iter::once(shaped.clone())
-            .chain(numbered)
-            .filter(|name| !self.0.contains(name));
-        let name = free.next().unwrap_or(shaped);
+        let name = first_free([], shaped(wanted, PREFIX), |name| !self.0.contains(name));
         self.0.insert(name.clone());
         name
     }

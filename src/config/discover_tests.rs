@@ -446,6 +446,7 @@ prop_compose! {
             lower: None,
             master: master.map(u32::from),
             port_kind: master.map(|_| "bridge".to_owned()),
+            ethernet: true,
             up,
             loopback,
             statistics: None,

@@ -13,6 +13,7 @@ mod interfaces;
 mod keyword;
 mod labels;
 mod load;
+mod naming;
 mod prefix;
 mod problem;
 mod problems;
@@ -38,6 +39,7 @@ pub use addresses::{Addresses, Connected};
 pub use labels::LabelsByInterface;
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
+pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
 
 use crate::units::{
     BitRate, CounterName, DevicePattern, ExistingCounter, InterfaceName, PacketRate, SubnetName,

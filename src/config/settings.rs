@@ -19,8 +19,10 @@ const BEAT_BOUNDS: &str = "a duration from \"100ms\" to \"1h\"";
 
 /// Less would not hold one verdict.
 const LOG_SIZE_MIN: u64 = 4096;
-/// What the state directory holds beside the log; other names that begin so are for what replaces it.
-const TOTALS_FILE: &str = "totals.json";
+/// The totals in the state directory, beside the log: the file that waits for the disk.
+pub const TOTALS_FILE: &str = "totals.json";
+/// The file that does not: it survives the end of the process, not that of the machine.
+pub const LIVE_TOTALS_FILE: &str = "totals-live.json";
 
 /// `sun_path` in sockaddr_un, without the final zero byte.
 const SOCKET_PATH_MAX: usize = 107;
@@ -188,10 +190,15 @@ pub(super) fn log(root: &mut Table<'_>, problems: &mut Problems<'_>) -> LogConfi
     config
 }
 
-/// Whether a file in the state directory has that name already, or may get it.
+/// Whether the totals have that name in the state directory, or a file that replaces or keeps them: those have an
+/// ending more.
 fn is_taken(log: &Path) -> bool {
     let name = log.strip_prefix(".").unwrap_or(log).to_string_lossy();
-    !name.contains('/') && name.starts_with(TOTALS_FILE)
+    let mut totals = [TOTALS_FILE, LIVE_TOTALS_FILE].into_iter();
+    totals.any(|totals| match name.strip_prefix(totals) {
+        Some(ending) => ending.is_empty() || ending.starts_with('.') && !ending.contains('/'),
+        None => false,
+    })
 }
 
 /// `[control]`.
@@ -259,6 +266,11 @@ mod tests {
                 "log.path = \"./totals.json.new\"",
                 "is where the totals are",
             ),
+            ("log.path = \"totals-live.json\"", "is where the totals are"),
+            (
+                "log.path = \"totals-live.json.corrupt-1\"",
+                "is where the totals are",
+            ),
             ("log.keep = 1001", "is out of bounds"),
             ("log.path = \"\"", "names no file"),
             ("control.socket = \"a.sock\"", "is a relative path"),
@@ -279,6 +291,8 @@ mod tests {
             "tick = \"1h\"\ndrilldown = { top = 1000, label_base = 126, cpu_budget = \"100%\" }",
         );
         config("log = { max_size = \"4KiB\", keep = 0 }\ndrilldown.max_duration = \"1s\"");
+        config("log.path = \"totals.jsonl\"");
+        config("log.path = \"/totals.json\"");
     }
 
     #[test]

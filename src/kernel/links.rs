@@ -10,6 +10,8 @@ const RTM_GETLINK: u16 = 18;
 const LINK_HEADER: usize = 16;
 /// AF_BRIDGE: the message is about a bridge's port, not about the device.
 const BRIDGE_FAMILY: u8 = 7;
+/// ARPHRD_ETHER.
+const ETHERNET: u16 = 1;
 /// IFF_UP.
 const UP: u32 = 1;
 /// IFF_LOOPBACK.
@@ -24,6 +26,26 @@ const IFLA_STATS64: u16 = 23;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 
+/// Kinds of devices whose packets leave once more, in other packets, by the device that carries them.
+const TUNNELS: [&str; 16] = [
+    "amt",
+    "bareudp",
+    "geneve",
+    "gre",
+    "gretap",
+    "ip6gre",
+    "ip6gretap",
+    "ip6tnl",
+    "ipip",
+    "sit",
+    "tun",
+    "vti",
+    "vti6",
+    "vxlan",
+    "wireguard",
+    "xfrm",
+];
+
 /// One device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Link {
@@ -33,6 +55,9 @@ pub struct Link {
     pub name: String,
     /// `bridge`, `vlan`, `veth`, `wireguard`, `ppp` and so on; absent for hardware and for the loopback device.
     pub kind: Option<String>,
+    /// Whether its packets have an Ethernet header, which its statistics count; those of a TAP device have, of a TUN device
+    /// not, and both are of one kind.
+    pub ethernet: bool,
     /// Index of the device that it stands on, as a VLAN on its Ethernet device; absent when it stands on none, or on one
     /// of another network namespace.
     pub lower: Option<u32>,
@@ -87,6 +112,7 @@ impl Link {
         let flags = word(8);
         let mut link = Link {
             index: word(4),
+            ethernet: u16::from_ne_bytes([header[2], header[3]]) == ETHERNET,
             up: flags & UP != 0,
             loopback: flags & LOOPBACK != 0,
             ..Link::default()
@@ -115,6 +141,12 @@ impl Link {
             });
         }
         Ok(Some(link))
+    }
+
+    /// Whether what it carries leaves by another device once more.
+    pub fn is_tunnel(&self) -> bool {
+        let kind = self.kind.as_deref();
+        kind.is_some_and(|kind| TUNNELS.contains(&kind))
     }
 
     fn describe(&mut self, information: Attributes<'_>) -> Result<(), Malformed> {
@@ -210,6 +242,15 @@ mod tests {
             .filter_map(|link| link.lower)
             .collect::<Vec<_>>();
         assert_eq!(standing, [3], "the macvlan on its bridge");
+        let of = |has: fn(&Link) -> bool| {
+            let having = links().into_iter().filter(has);
+            having.map(|link| link.name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of(|link| link.ethernet),
+            ["wan0", "br-lan", "port1", "br-lan.20", "ifb9"]
+        );
+        assert_eq!(of(Link::is_tunnel), ["tun0"]);
         let loopback: Vec<bool> = links().iter().map(|link| link.loopback).collect();
         assert_eq!(loopback, [true, false, false, false, false, false, false]);
     }

@@ -11,17 +11,13 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::LabelsByInterface;
+use crate::config::{LIVE_TOTALS_FILE, LabelsByInterface, TOTALS_FILE};
 use crate::kernel::devices::Moved;
 use crate::meter::Carried;
 use crate::units::CounterName;
 
 /// The form written by this version.
 pub const VERSION: u32 = 1;
-/// The file in the state directory that waits for the disk.
-pub const FILE_NAME: &str = "totals.json";
-/// The file that does not: it survives the end of the process, not that of the machine.
-pub const LIVE_FILE_NAME: &str = "totals-live.json";
 
 /// Everything that is kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -98,7 +94,7 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sta
 /// What was saved in `directory`. A file that cannot be read is moved aside.
 pub fn load(directory: &Path) -> Result<Loaded, StateError> {
     let mut loaded = Loaded::default();
-    for name in [FILE_NAME, LIVE_FILE_NAME] {
+    for name in [TOTALS_FILE, LIVE_TOTALS_FILE] {
         let path = directory.join(name);
         match read(&path).map_err(failed("read", &path))? {
             Ok(found) => loaded.saved = newer(loaded.saved, found),
@@ -116,7 +112,7 @@ pub fn load(directory: &Path) -> Result<Loaded, StateError> {
 
 /// The newest save in `directory` that can be read; changes nothing.
 pub fn look(directory: &Path) -> Option<Saved> {
-    let names = [FILE_NAME, LIVE_FILE_NAME].into_iter();
+    let names = [TOTALS_FILE, LIVE_TOTALS_FILE].into_iter();
     let found = names.filter_map(|name| read(&directory.join(name)).ok()?.ok());
     found.fold(None, newer)
 }
@@ -161,7 +157,11 @@ fn free_name(directory: &Path, name: &str) -> PathBuf {
 
 /// Saves in `directory`, which must exist. `durable`: returns only when it is on the disk.
 pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateError> {
-    let name = if durable { FILE_NAME } else { LIVE_FILE_NAME };
+    let name = if durable {
+        TOTALS_FILE
+    } else {
+        LIVE_TOTALS_FILE
+    };
     let path = directory.join(name);
     let new = directory.join(format!("{name}.new"));
     let text = serde_json::to_vec(saved)
@@ -240,13 +240,13 @@ mod tests {
     #[test]
     fn an_unreadable_file_is_kept_under_another_name_each_time() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE_NAME);
+        let path = directory.path().join(TOTALS_FILE);
         for (number, text) in [(1, ""), (2, "{\"version\":1}")] {
             fs::write(&path, text).unwrap();
             let loaded = load(directory.path()).unwrap();
             let kept = directory
                 .path()
-                .join(format!("totals.json.corrupt-{number}"));
+                .join(format!("{TOTALS_FILE}.corrupt-{number}"));
             let said = loaded.damaged[0].to_string();
             assert!(said.contains(&*kept.to_string_lossy()), "{said}");
             assert_eq!(fs::read_to_string(&kept).unwrap(), text);
@@ -258,7 +258,7 @@ mod tests {
     fn what_a_power_cut_damages_is_made_up_for_by_what_was_on_the_disk() {
         let directory = tempfile::tempdir().unwrap();
         save(directory.path(), &example(1), true).unwrap();
-        fs::write(directory.path().join(LIVE_FILE_NAME), [0; 100]).unwrap();
+        fs::write(directory.path().join(LIVE_TOTALS_FILE), [0; 100]).unwrap();
         let loaded = load(directory.path()).unwrap();
         assert_eq!(loaded.saved, Some(example(1)));
         assert_eq!(loaded.damaged.len(), 1);
@@ -273,7 +273,7 @@ mod tests {
         };
         let mut later = serde_json::to_value(later).unwrap();
         later.as_object_mut().unwrap().remove("counters").unwrap();
-        fs::write(directory.path().join(FILE_NAME), later.to_string()).unwrap();
+        fs::write(directory.path().join(TOTALS_FILE), later.to_string()).unwrap();
         let said = load(directory.path()).unwrap().damaged[0].to_string();
         assert!(said.contains("it is of version 2"), "{said}");
     }
@@ -285,7 +285,7 @@ mod tests {
         for key in ["serial", "labels", "devices"] {
             old.as_object_mut().unwrap().remove(key).unwrap();
         }
-        fs::write(directory.path().join(FILE_NAME), old.to_string()).unwrap();
+        fs::write(directory.path().join(TOTALS_FILE), old.to_string()).unwrap();
         let saved = load(directory.path()).unwrap().saved.unwrap();
         assert_eq!((saved.serial, saved.table_handle), (0, 7));
     }
