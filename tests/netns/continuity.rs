@@ -4,11 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use flowctl::event::Event;
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
-use flowctl::units::BitRate;
+use flowctl::lab::{Generator, LabOptions};
 
-use crate::support::{Bench, Daemon, eventually, lab, namespace, pause, run_in};
+use crate::support::{Bench, Daemon, eventually, gaps, lab, namespace, pause, run_in, stream};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -19,32 +17,8 @@ device = "wan0"
 home = ["10.77.1.0/24"]
 "#;
 
-fn upload(lab: &Lab) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: Some(BitRate(8e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    Generator::udp("upload", &ends, &load).unwrap()
-}
-
 fn total(daemon: &Daemon<'_>) -> u64 {
     daemon.counter("home_from").bytes
-}
-
-/// What was stated of interruptions: at most how much, and why.
-fn gaps(bench: &Bench<'_>) -> Vec<(Option<u64>, String)> {
-    let records = bench.records().into_iter();
-    let gaps = records.filter_map(|record| match record.event {
-        Event::Gap {
-            bound_bytes, cause, ..
-        } => Some((bound_bytes, cause)),
-        _ => None,
-    });
-    gaps.collect()
 }
 
 /// Ends the upload; what was sent and not counted.
@@ -64,7 +38,7 @@ fn what_was_shown_before_a_kill_and_a_flush_is_never_taken_back() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let mut daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     for _ in 0..5 {
         pause(Duration::from_millis(330));
         let mut shown = 0;
@@ -80,8 +54,8 @@ fn what_was_shown_before_a_kill_and_a_flush_is_never_taken_back() {
     }
     let gaps = gaps(&bench);
     assert_eq!(gaps.len(), 5, "{gaps:?}");
-    assert!(gaps[0].1.contains("was gone when flowctl started"));
-    let bound: u64 = gaps.iter().map(|(bound, _)| bound.unwrap()).sum();
+    assert!(gaps[0].cause.contains("was gone when flowctl started"));
+    let bound: u64 = gaps.iter().map(|gap| gap.bound_bytes.unwrap()).sum();
     let missed = missed(&daemon, upload);
     assert!(missed > 0, "five flushes lose something");
     assert!(missed <= bound, "{missed} missed, {bound} stated");
@@ -94,7 +68,7 @@ fn a_table_put_back_with_old_values_counts_nothing_twice() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     pause(Duration::from_millis(700));
     let file = bench.path().join("saved.nft");
     let put_back = || {
@@ -112,9 +86,9 @@ fn a_table_put_back_with_old_values_counts_nothing_twice() {
     put_back();
     let daemon = bench.start();
     let stated = gaps(&bench);
-    let causes: Vec<&str> = stated.iter().map(|(_, cause)| cause.as_str()).collect();
+    let causes: Vec<&str> = stated.iter().map(|gap| gap.cause.as_str()).collect();
     assert!(causes.last().unwrap().contains("made anew"), "{causes:?}");
-    let bound: u64 = stated.iter().map(|(bound, _)| bound.unwrap()).sum();
+    let bound: u64 = stated.iter().map(|gap| gap.bound_bytes.unwrap()).sum();
     // It never counts more than was sent.
     let missed = missed(&daemon, upload);
     assert!(missed <= bound, "{missed} missed, {bound} stated");
@@ -139,8 +113,8 @@ fn another_boot_or_another_namespace_is_a_gap_without_a_bound() {
     assert_eq!(daemon.counter("wan_in").bytes, 12_345);
     let gaps = gaps(&bench);
     assert_eq!(gaps.len(), 1);
-    assert_eq!(gaps[0].0, None);
-    assert!(gaps[0].1.contains("started anew"), "{gaps:?}");
+    assert_eq!(gaps[0].bound_bytes, None);
+    assert!(gaps[0].cause.contains("started anew"), "{gaps:?}");
 }
 
 #[test]

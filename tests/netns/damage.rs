@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use flowctl::event::Event;
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad, clock};
-use flowctl::units::{BitRate, Volume};
-use jiff::Timestamp;
+use flowctl::lab::{Generator, LabOptions, clock};
+use flowctl::units::Volume;
 
-use crate::support::{Bench, Daemon, eventually, lab, pause};
+use crate::support::{Bench, Daemon, eventually, gaps, lab, pause, stream};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -18,25 +17,6 @@ device = "wan0"
 [subnets]
 home = ["10.77.1.0/24"]
 "#;
-
-/// What the daemon said of an interruption.
-struct Gap {
-    to: Timestamp,
-    bound_bytes: Option<u64>,
-}
-
-/// One upload, counted by `home_from` and `wan_out`.
-fn upload(lab: &Lab) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: Some(BitRate(8e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    Generator::udp("upload", &ends, &load).unwrap()
-}
 
 fn total(daemon: &Daemon<'_>) -> u64 {
     daemon.counter("home_from").bytes
@@ -50,17 +30,6 @@ fn watch(daemon: &Daemon<'_>, last: &mut u64) {
         *last = now;
         pause(Duration::from_millis(30));
     }
-}
-
-fn gaps(bench: &Bench<'_>) -> Vec<Gap> {
-    let records = bench.records().into_iter();
-    let gaps = records.filter_map(|record| match record.event {
-        Event::Gap {
-            to, bound_bytes, ..
-        } => Some(Gap { to, bound_bytes }),
-        _ => None,
-    });
-    gaps.collect()
 }
 
 /// Ends the upload and compares what was sent with what was counted; returns what was missed.
@@ -86,7 +55,7 @@ fn survives(damage: &[&str]) {
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
     let before = bench.nft(&["list", "table", "inet", "flowctl"]);
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let mut last = 0;
     watch(&daemon, &mut last);
     let damaged = clock::wall();
@@ -188,7 +157,7 @@ fn reset_counters_are_a_reset_and_lose_at_most_what_came_since_the_last_reading(
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let mut last = 0;
     watch(&daemon, &mut last);
     bench.nft(&["reset", "counters"]);
@@ -210,7 +179,7 @@ fn what_the_kernel_counted_while_no_daemon_ran_is_counted() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let mut last = 0;
     watch(&daemon, &mut last);
     daemon.kill();
@@ -236,7 +205,7 @@ fn a_changed_file_is_taken_over_and_a_broken_one_is_not() {
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
     let pid = daemon.pid();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let mut last = 0;
     watch(&daemon, &mut last);
     let hang_up = || daemon.signal(rustix::process::Signal::HUP);

@@ -7,14 +7,13 @@ use std::time::Duration;
 use flowctl::event::Event;
 use flowctl::lab::link::{Links, NewDevice};
 use flowctl::lab::topology::{LAN, UPLINK, WAN};
-use flowctl::lab::{
-    Direction, Ends, Family, Generator, Lab, LabOptions, Namespace, UdpLoad, clock,
-};
+use flowctl::lab::{Ends, Family, Lab, LabOptions, Namespace, clock};
 use flowctl::report::{CounterReport, Report};
-use flowctl::units::BitRate;
 use jiff::Timestamp;
 
-use crate::support::{Bench, Daemon, eventually, lab, namespace, pause};
+use crate::support::{
+    Bench, Daemon, Gap, eventually, gaps, lab, namespace, pause, stream, stream_between,
+};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -34,17 +33,8 @@ out = "wan"
 
 /// How long counting may take to go on.
 const SOON: Duration = Duration::from_secs(1);
-
-fn stream(name: &str, ends: &Ends<'_>) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: Some(BitRate(4e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(180),
-    };
-    Generator::udp(name, ends, &load).unwrap()
-}
+/// Of each stream, in bits per second.
+const RATE: f64 = 4e6;
 
 fn find<'a>(report: &'a Report, name: &str) -> &'a CounterReport {
     let mut counters = report.counters.iter();
@@ -80,19 +70,10 @@ fn until_grown(daemon: &Daemon<'_>, before: Report, names: &[&str]) -> (Report, 
     (report, clock::uptime().since(begun))
 }
 
-/// Start, end and bound of each gap that a device left.
-fn gaps(bench: &Bench<'_>, device: &str) -> Vec<(Timestamp, Timestamp, Option<u64>)> {
-    let records = bench.records().into_iter();
-    let gaps = records.filter_map(|record| match record.event {
-        Event::Gap {
-            from,
-            to,
-            bound_bytes,
-            cause,
-        } if cause.contains(device) => Some((from, to, bound_bytes)),
-        _ => None,
-    });
-    gaps.collect()
+/// The gaps that the uplink's device left.
+fn gaps_of_uplink(bench: &Bench<'_>) -> Vec<Gap> {
+    let gaps = gaps(bench).into_iter();
+    gaps.filter(|gap| gap.cause.contains(WAN)).collect()
 }
 
 /// Whether the last thing that the log says of the uplink's device is that it is missing.
@@ -146,14 +127,9 @@ fn an_uplink_that_goes_and_comes_back_20_times_counts_again_within_a_second_each
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let up = stream(
-        "up",
-        &Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9)),
-    );
-    let inside = stream(
-        "inside",
-        &Ends::new(lab.iot[0].end(Family::V4, 0), lab.lan[1].end(Family::V4, 9)),
-    );
+    let up = stream(&lab, 1000, RATE);
+    let ends = Ends::new(lab.iot[0].end(Family::V4, 0), lab.lan[1].end(Family::V4, 9));
+    let inside = stream_between(&ends, 1000, RATE);
     let mut links = Links::open(&lab.router).unwrap();
     let passing = ["wan_out", "lan_to_wan"];
     let beside = ["things_from", "iot_in", "lan_out", "home_to"];
@@ -178,9 +154,10 @@ fn an_uplink_that_goes_and_comes_back_20_times_counts_again_within_a_second_each
         assert!(took < SOON, "counting went on after {took:?}");
         report = grown;
         let gaps = eventually("the gap is stated", || {
-            Some(gaps(&bench, WAN)).filter(|gaps| gaps.len() == round)
+            Some(gaps_of_uplink(&bench)).filter(|gaps| gaps.len() == round)
         });
-        let (from, to, bound) = gaps[round - 1];
+        let (from, to) = (gaps[round - 1].from, gaps[round - 1].to);
+        let bound = gaps[round - 1].bound_bytes;
         assert!(from >= went && from < came && to > came, "{from} to {to}");
         let (received, sent) = links.statistics(WAN).unwrap();
         let moved = 1..=received.bytes + sent.bytes;
@@ -213,10 +190,7 @@ fn a_table_repaired_after_a_device_was_made_anew_states_no_bound_that_it_cannot_
     let config = CONFIG.replace("\"100ms\"", "\"30s\"\ntable.protect = \"off\"");
     let bench = Bench::new(&lab.router, &config);
     let daemon = bench.start();
-    let up = stream(
-        "up",
-        &Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9)),
-    );
+    let up = stream(&lab, 1000, RATE);
     pause(Duration::from_millis(200));
     Links::open(&lab.router).unwrap().delete(WAN).unwrap();
     make_wan_again(&lab);
@@ -236,8 +210,7 @@ fn a_bridge_that_is_made_anew_is_the_same_interface() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    let up = stream("up", &ends);
+    let up = stream(&lab, 1000, RATE);
     let (report, _) = until_grown(&daemon, daemon.settle(), &["lan_in", "wan_out"]);
     let mut links = Links::open(&lab.router).unwrap();
     links.delete(LAN).unwrap();
@@ -265,8 +238,7 @@ fn what_an_uplink_moves_under_another_name_is_within_the_gap_that_is_stated() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    let up = stream("up", &ends);
+    let up = stream(&lab, 1000, RATE);
     let (mut report, _) = until_grown(&daemon, daemon.settle(), &["wan_out"]);
     let mut links = Links::open(&lab.router).unwrap();
     // One that lasts, and one that begins and ends before anybody looks.
@@ -278,15 +250,15 @@ fn what_an_uplink_moves_under_another_name_is_within_the_gap_that_is_stated() {
         assert!(took < SOON, "counting went on after {took:?}");
         report = grown;
         eventually("the gap is stated", || {
-            (gaps(&bench, WAN).len() == round).then_some(())
+            (gaps_of_uplink(&bench).len() == round).then_some(())
         });
     }
     up.stop();
     let up = up.finish().unwrap().up;
     assert_eq!(up.sent, up.received, "a name is nothing to a packet");
     let missed = up.sent.bytes - find(&daemon.settle(), "wan_out").bytes;
-    let bounds: Vec<u64> = (gaps(&bench, WAN).into_iter())
-        .map(|(_, _, bound)| bound.unwrap())
+    let bounds: Vec<u64> = (gaps_of_uplink(&bench).into_iter())
+        .map(|gap| gap.bound_bytes.unwrap())
         .collect();
     assert!(
         missed > 0 && missed <= bounds.iter().sum(),

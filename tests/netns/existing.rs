@@ -13,7 +13,7 @@ use flowctl::report::{CounterReport, Severity};
 use flowctl::units::BitRate;
 
 use crate::naive::settled;
-use crate::support::{Bench, Daemon, eventually, lab, namespace, pause};
+use crate::support::{Bench, Daemon, Gap, eventually, gaps, lab, namespace, pause, stream};
 use crate::truth::{
     Truth, assert_near, assert_no_excess, await_raised, await_verdict, beat, beats,
 };
@@ -59,17 +59,6 @@ fn ends(lab: &Lab, host: usize) -> Ends<'_> {
     )
 }
 
-fn upload(lab: &Lab) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: Some(BitRate(2e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
-    };
-    Generator::udp("upload", &ends(lab, 0), &load).unwrap()
-}
-
 /// One upload of that many packets of 1028 bytes, to its end.
 fn burst(lab: &Lab, datagrams: u64) {
     let load = UdpLoad {
@@ -89,18 +78,6 @@ fn counter(daemon: &Daemon<'_>) -> CounterReport {
 
 fn total(daemon: &Daemon<'_>) -> u64 {
     counter(daemon).bytes
-}
-
-/// What was stated of the user's table: at most how much, and why.
-fn gaps(bench: &Bench<'_>) -> Vec<(Option<u64>, String)> {
-    let records = bench.records().into_iter();
-    let gaps = records.filter_map(|record| match record.event {
-        Event::Gap {
-            bound_bytes, cause, ..
-        } => Some((bound_bytes, cause)),
-        _ => None,
-    });
-    gaps.collect()
 }
 
 /// Watches the total for a while: it never falls.
@@ -235,7 +212,7 @@ fn goes_on(protect: &str) {
     );
     load(&bench, "");
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 2e6);
     let mut last = 0;
     watch(&daemon, &mut last);
     bench.nft(&["reset", "counters", "table", "inet", "accounting"]);
@@ -249,9 +226,8 @@ fn goes_on(protect: &str) {
         // In one transaction, as a reload of NixOS' ruleset does it: it is never absent.
         load(&bench, "flush ruleset");
         eventually("a gap is stated", || {
-            let of_table =
-                |(_, cause): &(_, String)| cause == "table inet accounting was made anew";
-            (gaps(&bench).iter().filter(|gap| of_table(gap)).count() == reloads).then_some(())
+            let of_table = |gap: &&Gap| gap.cause == "table inet accounting was made anew";
+            (gaps(&bench).iter().filter(of_table).count() == reloads).then_some(())
         });
         watch(&daemon, &mut last);
     }
@@ -262,7 +238,10 @@ fn goes_on(protect: &str) {
     daemon.settle();
     let counted = total(&daemon);
     // Of the reset nobody knows what it took: at most what came since the reading before, a few ticks on a busy machine.
-    let bound: u64 = gaps(&bench).iter().map(|(bound, _)| bound.unwrap()).sum();
+    let bound: u64 = gaps(&bench)
+        .iter()
+        .map(|gap| gap.bound_bytes.unwrap())
+        .sum();
     assert!(
         counted <= sent && sent - counted <= bound + 250_000,
         "{counted} of {sent}, {bound}"
@@ -339,7 +318,9 @@ fn a_restart_and_a_removal_of_our_table_lose_nothing_and_count_nothing_twice() {
     assert_eq!(counter(&daemon).packets, 370, "another table, counted anew");
     let gaps = gaps(&bench);
     assert_eq!(gaps.len(), 1, "{gaps:?}");
-    assert!(gaps[0].1.contains("inet accounting was made anew") && gaps[0].0.is_some());
+    assert!(
+        gaps[0].cause.contains("inet accounting was made anew") && gaps[0].bound_bytes.is_some()
+    );
     assert_eq!(counter(&daemon).resets, 0);
 }
 
@@ -384,7 +365,10 @@ fn a_table_may_come_and_go() {
     assert_eq!(counter(&daemon).packets, 120);
     let gaps = gaps(&bench);
     let of_300 = 300 * 1028;
-    assert!(gaps.len() == 1 && gaps[0].0.unwrap() >= of_300, "{gaps:?}");
+    assert!(
+        gaps.len() == 1 && gaps[0].bound_bytes.unwrap() >= of_300,
+        "{gaps:?}"
+    );
     assert_eq!(daemon.status().table.repairs, 0, "ours had no part in it");
 
     let events: Vec<bool> = (bench.records().into_iter())

@@ -1,17 +1,14 @@
 //! A full disk: the daemon goes on counting and says what it cannot write and what to do; what was written before
 //! stays whole, and once there is space it writes on as if nothing had been.
 
-use std::time::Duration;
-
 use flowctl::event::{Event, Record};
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
+use flowctl::lab::LabOptions;
 use flowctl::report::{Health, Report};
 use flowctl::sink::ask::ask;
 use flowctl::sink::state::{self, Saved};
-use flowctl::units::BitRate;
 
 use crate::disk::Disk;
-use crate::support::{Bench, Daemon, eventually, lab, said};
+use crate::support::{Bench, Daemon, eventually, lab, said, stream};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -23,18 +20,6 @@ home = ["10.77.1.0/24"]
 max_size = "4KiB"
 keep = 2
 "#;
-
-fn upload(lab: &Lab) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: Some(BitRate(4e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    Generator::udp("upload", &ends, &load).unwrap()
-}
 
 fn bytes(report: &Report) -> u64 {
     let mut counters = report.counters.iter();
@@ -102,7 +87,7 @@ fn a_full_disk_stops_no_counting_and_is_said_with_its_remedy_until_there_is_spac
     let config = CONFIG.replace("4KiB", "1MiB");
     let bench = Bench::new(&lab.router, &config).with_state(disk.path());
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 4e6);
     let before = daemon.settle();
     disk.fill();
     let full = log_until(&daemon, true);
@@ -153,7 +138,7 @@ fn a_daemon_killed_on_a_full_disk_comes_back_on_it_with_all_it_counted() {
     let disk = Disk::new(64);
     let bench = Bench::new(&lab.router, CONFIG).with_state(disk.path());
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 4e6);
     daemon.settle();
     disk.fill();
     let full = eventually("the totals cannot be written", || {
@@ -244,7 +229,7 @@ fn a_reader_of_standard_error_that_stalls_holds_up_neither_log_nor_totals_nor_th
             (told.count() == number + 1).then_some(())
         });
     }
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 4e6);
     daemon.settle();
     upload.stop();
     let sent = upload.finish().unwrap().up.sent.bytes;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use flowctl::event::Event;
 use flowctl::kernel::nft::Protection;
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
-use flowctl::units::BitRate;
+use flowctl::lab::{Generator, LabOptions};
 
-use crate::support::{Bench, Daemon, lab, namespace, pause};
+use crate::support::{Bench, Daemon, gaps, lab, namespace, pause, stream};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -20,18 +19,6 @@ home = ["10.77.1.0/24"]
 /// As NixOS' nftables service loads its ruleset: a flush and all tables in one transaction.
 const FIREWALL: &str = "flush ruleset\n\
     table inet fw { chain forward { type filter hook forward priority 0; policy accept; counter; }; }\n";
-
-fn upload(lab: &Lab) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 200,
-        rate: Some(BitRate(16e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    Generator::udp("upload", &ends, &load).unwrap()
-}
 
 fn load_firewall(bench: &Bench<'_>) {
     let file = bench.path().join("firewall.nft");
@@ -49,12 +36,6 @@ fn assert_complete(daemon: &Daemon<'_>, upload: Generator) {
     assert_eq!(counter.bytes, sent.bytes);
 }
 
-fn gaps(bench: &Bench<'_>) -> usize {
-    let records = bench.records();
-    let gap = |event: &Event| matches!(event, Event::Gap { .. });
-    records.iter().filter(|record| gap(&record.event)).count()
-}
-
 #[test]
 fn a_flush_a_reload_and_every_edit_pass_it_by() {
     let Some(lab) = lab(LabOptions::default()) else {
@@ -63,7 +44,7 @@ fn a_flush_a_reload_and_every_edit_pass_it_by() {
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
     assert_eq!(daemon.status().table.protection, Protection::Owned);
-    let upload = upload(&lab);
+    let upload = stream(&lab, 200, 16e6);
     for _ in 0..20 {
         bench.nft(&["flush", "ruleset"]);
         load_firewall(&bench);
@@ -84,7 +65,7 @@ fn a_flush_a_reload_and_every_edit_pass_it_by() {
         );
     }
     assert_complete(&daemon, upload);
-    assert_eq!((gaps(&bench), daemon.status().table.repairs), (0, 0));
+    assert_eq!((gaps(&bench).len(), daemon.status().table.repairs), (0, 0));
 }
 
 #[test]
@@ -94,7 +75,7 @@ fn a_restart_a_kill_and_a_reload_take_it_over_with_its_counters() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let mut daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 200, 16e6);
     for round in 0..6 {
         pause(Duration::from_millis(150));
         if round % 2 == 0 {
@@ -110,7 +91,7 @@ fn a_restart_a_kill_and_a_reload_take_it_over_with_its_counters() {
         bench.nft(&["flush", "ruleset"]);
     }
     assert_complete(&daemon, upload);
-    assert_eq!(gaps(&bench), 0);
+    assert_eq!(gaps(&bench).len(), 0);
 }
 
 #[test]
@@ -120,14 +101,14 @@ fn flushed_while_nobody_owned_it_it_is_made_again_and_totals_go_on() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 200, 16e6);
     pause(Duration::from_millis(300));
     let shown = daemon.counter("home_from").bytes;
     daemon.kill();
     load_firewall(&bench);
     let daemon = bench.start();
     assert!(daemon.counter("home_from").bytes >= shown);
-    assert_eq!(gaps(&bench), 1);
+    assert_eq!(gaps(&bench).len(), 1);
     assert_eq!(daemon.status().table.protection, Protection::Owned);
     drop(upload);
 }
@@ -141,17 +122,15 @@ fn a_plain_table_becomes_protected_and_back_without_losing_its_totals() {
     let bench = Bench::new(&lab.router, &plain);
     let daemon = bench.start();
     assert_eq!(daemon.status().table.protection, Protection::Plain);
-    let upload = upload(&lab);
+    let upload = stream(&lab, 200, 16e6);
     pause(Duration::from_millis(300));
     daemon.stop();
     bench.configure(CONFIG);
     let daemon = bench.start();
     assert_eq!(daemon.status().table.protection, Protection::Owned);
     let (mut missing, mut bound) = (0, 0);
-    for record in bench.records() {
-        if let Event::Gap { bound_bytes, .. } = record.event {
-            bound += bound_bytes.unwrap();
-        }
+    for gap in gaps(&bench) {
+        bound += gap.bound_bytes.unwrap();
     }
     daemon.stop();
     bench.configure(&plain);

@@ -5,12 +5,11 @@ use std::fs;
 use std::time::Duration;
 
 use flowctl::event::{ConfigResult, Event};
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
+use flowctl::lab::{Generator, LabOptions};
 use flowctl::report::{Report, StateWord};
-use flowctl::units::BitRate;
 use rustix::process::Signal;
 
-use crate::support::{Bench, Daemon, eventually, lab, pause};
+use crate::support::{Bench, Daemon, eventually, lab, pause, stream};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -19,18 +18,6 @@ device = "wan0"
 [subnets]
 home = ["10.77.1.0/24"]
 "#;
-
-fn upload(lab: &Lab) -> Generator {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: Some(BitRate(8e6)),
-        datagrams: u64::MAX,
-        longest: Duration::from_secs(60),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    Generator::udp("upload", &ends, &load).unwrap()
-}
 
 fn bytes(report: &Report, name: &str) -> Option<u64> {
     let mut counters = report.counters.iter();
@@ -79,7 +66,7 @@ fn no_broken_file_of_any_kind_changes_anything() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let rules = || bench.nft(&["-a", "-t", "list", "ruleset"]);
     let shape = || {
         rules()
@@ -130,7 +117,7 @@ fn counters_that_go_and_come_back_keep_their_totals_and_those_that_stay_miss_not
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let without = CONFIG.replace("[interfaces.wan]\ndevice = \"wan0\"\n", "");
     let elsewhere = CONFIG.replace("wan0", "br-lan");
     let hasty = CONFIG.replace("200ms", "100ms");
@@ -169,7 +156,7 @@ fn a_storm_of_signals_is_weathered() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let more = format!("{CONFIG}iot = [\"10.77.2.0/24\"]\n");
     for number in 0..200 {
         match number % 4 {
@@ -201,7 +188,7 @@ fn an_alert_goes_on_over_a_reload_that_does_not_touch_it() {
     };
     let bench = Bench::new(&lab.router, &config(""));
     let daemon = bench.start();
-    let upload = upload(&lab);
+    let upload = stream(&lab, 1000, 8e6);
     let since = daemon.await_state(StateWord::Firing).thresholds[0].since;
     let drilldown = daemon.status().drilldowns[0].id.clone();
     bench.configure(&config(

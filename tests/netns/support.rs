@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use flowctl::event::{Event, Record};
 use flowctl::lab::latch::Latch;
-use flowctl::lab::{Lab, LabOptions, Namespace, clock};
+use flowctl::lab::{
+    Direction, Ends, Family, Generator, Lab, LabOptions, Namespace, UdpLoad, clock,
+};
 use flowctl::report::{CounterReport, Report, StateWord};
+use flowctl::units::BitRate;
+use jiff::Timestamp;
 
 /// How long anything may take that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +53,53 @@ pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
         assert!(clock::uptime().0 < until, "this never happened: {what}");
         pause(Duration::from_millis(20));
     }
+}
+
+/// Datagrams from the first host to a server, one after the other until it is stopped.
+pub fn stream(lab: &Lab, payload: u16, bits_per_second: f64) -> Generator {
+    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
+    stream_between(&ends, payload, bits_per_second)
+}
+
+/// The same between others.
+pub fn stream_between(ends: &Ends<'_>, payload: u16, bits_per_second: f64) -> Generator {
+    let load = UdpLoad {
+        direction: Direction::Upload,
+        payload,
+        rate: Some(BitRate(bits_per_second)),
+        datagrams: u64::MAX,
+        longest: Duration::from_secs(180),
+    };
+    Generator::udp("stream", ends, &load).unwrap()
+}
+
+/// What the daemon said of an interruption.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gap {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub bound_bytes: Option<u64>,
+    pub cause: String,
+}
+
+/// All that the log says of interruptions so far.
+pub fn gaps(bench: &Bench<'_>) -> Vec<Gap> {
+    let records = bench.records().into_iter();
+    let gaps = records.filter_map(|record| match record.event {
+        Event::Gap {
+            from,
+            to,
+            bound_bytes,
+            cause,
+        } => Some(Gap {
+            from,
+            to,
+            bound_bytes,
+            cause,
+        }),
+        _ => None,
+    });
+    gaps.collect()
 }
 
 /// A place for one daemon: a configuration, a state directory and a socket, in a namespace.
