@@ -312,12 +312,12 @@ impl Daemon {
     }
 
     fn ask(&mut self, ask: Ask) {
-        if !self.collector.take(ask) {
-            self.note_trouble(Trouble {
-                code: "drilldown_failed",
-                error: Some("the thread that follows flows does not keep up".to_owned()),
-            });
-        }
+        let behind = "the thread that follows flows does not keep up";
+        let kept_up = self.collector.take(ask);
+        self.note_trouble(Trouble {
+            code: "drilldown_failed",
+            error: (!kept_up).then(|| behind.to_owned()),
+        });
     }
 
     fn log(&mut self, event: Event) {
