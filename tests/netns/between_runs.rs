@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use flowctl::event::Event;
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
+use flowctl::lab::LabOptions;
 
 use crate::disk::Disk;
-use crate::support::{Bench, Daemon, eventually, lab, namespace, said};
+use crate::support::{Bench, Daemon, burst, eventually, gaps, lab, namespace, pause, said};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -16,31 +16,8 @@ device = "wan0"
 home = ["10.77.1.0/24"]
 "#;
 
-/// Sends that many packets through the router; returns their bytes.
-fn send(lab: &Lab, datagrams: u64) -> u64 {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: None,
-        datagrams,
-        longest: Duration::from_secs(20),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    let burst = Generator::udp("burst", &ends, &load).unwrap();
-    burst.finish().unwrap().up.sent.bytes
-}
-
 fn total(daemon: &Daemon<'_>) -> u64 {
     daemon.counter("home_from").bytes
-}
-
-fn records(bench: &Bench<'_>, which: fn(&Event) -> bool) -> usize {
-    let records = bench.records();
-    records.iter().filter(|record| which(&record.event)).count()
-}
-
-fn is_gap(event: &Event) -> bool {
-    matches!(event, Event::Gap { .. })
 }
 
 #[test]
@@ -50,16 +27,15 @@ fn a_reset_while_no_daemon_ran_is_told_at_the_next_start() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let sent = send(&lab, 50);
+    let sent = burst(&lab, 50);
     daemon.settle();
     daemon.stop();
     bench.nft(&["reset", "counters"]);
     let daemon = bench.start();
     assert_eq!(total(&daemon), sent);
-    let named = records(
-        &bench,
-        |event| matches!(event, Event::Reset { counter: Some(name), .. } if name.as_str() == "home_from"),
-    );
+    let reset = |event: &Event| matches!(event, Event::Reset { counter: Some(name), .. } if name.as_str() == "home_from");
+    let records = bench.records();
+    let named = records.iter().filter(|record| reset(&record.event)).count();
     assert_eq!(named, 1);
     daemon.stop();
 }
@@ -71,19 +47,19 @@ fn another_name_for_the_table_costs_nothing_and_leaves_no_gap() {
     };
     let bench = Bench::new(&lab.router, CONFIG);
     let daemon = bench.start();
-    let mut sent = send(&lab, 50);
+    let mut sent = burst(&lab, 50);
     daemon.stop();
-    sent += send(&lab, 50);
+    sent += burst(&lab, 50);
     bench.configure(&format!("table.name = \"other\"{CONFIG}"));
     let daemon = bench.start();
     assert_eq!(total(&daemon), sent);
     let tables = bench.nft(&["list", "tables"]);
     assert!(tables.contains("table inet other"), "{tables}");
     assert!(!tables.contains("table inet flowctl"), "{tables}");
-    sent += send(&lab, 50);
+    sent += burst(&lab, 50);
     daemon.settle();
     assert_eq!(total(&daemon), sent);
-    assert_eq!(records(&bench, is_gap), 0);
+    assert_eq!(gaps(&bench), []);
     daemon.stop();
 }
 
@@ -107,7 +83,7 @@ fn a_gap_begins_at_the_last_good_reading() {
             .any(|entry| entry.code == "repair_failed");
         failing.then_some(())
     });
-    crate::support::pause(Duration::from_millis(500));
+    pause(Duration::from_millis(500));
     bench.nft(&["delete", "table", "inet", "flowctl"]);
     let (from, to) = daemon.await_record("a gap", |event| match event {
         Event::Gap { from, to, .. } => Some((from, to)),

@@ -6,14 +6,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
-use std::time::Duration;
 
 use flowctl::event::Event;
-use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
+use flowctl::lab::LabOptions;
 use flowctl::report::Report;
 
 use crate::disk::Disk;
-use crate::support::{Bench, by, eventually, lab, namespace, run_in, said};
+use crate::support::{Bench, burst, by, eventually, lab, namespace, run_in, said};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -22,20 +21,6 @@ device = "wan0"
 [subnets]
 home = ["10.77.1.0/24"]
 "#;
-
-/// Sends so many packets through the router; returns their bytes.
-fn send(lab: &Lab, datagrams: u64) -> u64 {
-    let load = UdpLoad {
-        direction: Direction::Upload,
-        payload: 1000,
-        rate: None,
-        datagrams,
-        longest: Duration::from_secs(20),
-    };
-    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
-    let generator = Generator::udp("upload", &ends, &load).unwrap();
-    generator.finish().unwrap().up.sent.bytes
-}
 
 fn bytes(report: &Report) -> u64 {
     let mut counters = report.counters.iter();
@@ -84,7 +69,7 @@ fn damaged_totals_are_kept_aside_and_begin_with_what_the_table_counts() {
     ];
     let mut sent = 0;
     for (number, damage) in damages.iter().enumerate() {
-        sent += send(&lab, 100);
+        sent += burst(&lab, 100);
         lose(&live);
         fs::write(&totals, damage).unwrap();
         let daemon = bench.start();
@@ -93,7 +78,7 @@ fn damaged_totals_are_kept_aside_and_begin_with_what_the_table_counts() {
         assert_eq!(fs::read(bench.state_dir().join(&kept)).unwrap(), *damage);
         let notes = notes_of_last_start(&bench);
         assert!(notes.contains(&kept), "{notes}");
-        sent += send(&lab, 100);
+        sent += burst(&lab, 100);
         assert_eq!(bytes(&daemon.settle()), sent);
         daemon.kill();
     }
@@ -185,10 +170,10 @@ fn a_state_directory_that_goes_while_it_runs_is_said_and_used_again_when_it_is_b
             (found == wanted).then_some(())
         });
     };
-    let mut sent = send(&lab, 50);
+    let mut sent = burst(&lab, 50);
     fs::remove_dir_all(bench.state_dir()).unwrap();
     troubled(true);
-    sent += send(&lab, 50);
+    sent += burst(&lab, 50);
     fs::create_dir(bench.state_dir()).unwrap();
     troubled(false);
     assert_eq!(bytes(&daemon.settle()), sent);

@@ -73,6 +73,20 @@ pub fn stream_between(ends: &Ends<'_>, payload: u16, bits_per_second: f64) -> Ge
     Generator::udp("stream", ends, &load).unwrap()
 }
 
+/// So many packets of 1028 bytes from the first host, to their end; returns their bytes.
+pub fn burst(lab: &Lab, datagrams: u64) -> u64 {
+    let load = UdpLoad {
+        direction: Direction::Upload,
+        payload: 1000,
+        rate: None,
+        datagrams,
+        longest: Duration::from_secs(20),
+    };
+    let ends = Ends::new(lab.lan[0].end(Family::V4, 0), lab.server(Family::V4, 0, 9));
+    let burst = Generator::udp("burst", &ends, &load).unwrap();
+    burst.finish().unwrap().up.sent.bytes
+}
+
 /// What the daemon said of an interruption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gap {
