@@ -17,6 +17,8 @@ const NEARLY_FULL: f64 = 0.8;
 pub struct Facts {
     /// Whether flowctl's table is there.
     pub table_installed: bool,
+    /// Whether there is one of its name that is not flowctl's.
+    pub table_foreign: bool,
     /// Whether a daemon owns it, so that nobody else can change it.
     pub table_owned: bool,
     /// Counters of others that are to be read and do not exist.
@@ -44,7 +46,17 @@ pub struct Facts {
 /// Everything worth saying, the worst first.
 pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
     let mut found = Vec::new();
-    if !facts.table_installed {
+    if facts.table_foreign {
+        found.push(entry(
+            "table_foreign",
+            Severity::Error,
+            format!(
+                "the table inet {} is not flowctl's, which leaves it alone: nothing is counted",
+                config.table.name
+            ),
+            "rename it, or set another name under [table] in the configuration",
+        ));
+    } else if !facts.table_installed {
         found.push(entry(
             "table_missing",
             Severity::Error,
@@ -62,7 +74,7 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
             "the table is not owned by a running daemon: whoever flushes the ruleset takes it away until it is \
              repaired, which takes less than a second while the daemon runs"
                 .to_owned(),
-            "run the daemon on Linux 6.9 or newer, which has tables that are owned and outlive their owner",
+            "start the daemon: on Linux 6.9 or newer, which has tables that are owned and outlive their owner, it owns the table",
         ));
     }
     found.extend(judge_existing(config, facts));
@@ -193,9 +205,9 @@ fn judge_paths(facts: &Facts, found: &mut Vec<Health>) {
         found.push(entry(
             "ruleset_flushed_on_reload",
             Severity::Info,
-            format!("{} flushes the whole ruleset when it is loaded: flowctl repairs its table within a second, \
-                     and states the gap", file.display()),
-            "flush only the tables of that file: `destroy table ...` instead of `flush ruleset`",
+            format!("{} flushes the whole ruleset when it is loaded: a daemon that runs repairs its table within a \
+                     second, and states the gap", file.display()),
+            "flush only the tables of that file: `table inet NAME {}` and `delete table inet NAME` for each, instead of `flush ruleset`",
         ));
     }
 }
@@ -209,7 +221,7 @@ fn judge_devices(config: &Config, facts: &Facts, found: &mut Vec<Health>) {
     }
     for subnet in config.followed() {
         let key = format!("subnets.{}.device", subnet.name);
-        let without = "the subnet has no prefix of it";
+        let without = "the subnet goes by its addresses";
         let missing = |device| missing(device, &key, without, facts);
         let devices = subnet.addresses.follows();
         let before = found.len();

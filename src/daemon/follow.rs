@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::lookout::Sighting;
 use super::{Daemon, Message, Trouble, clock};
 use crate::config::{Config, Connected, Subnet};
 use crate::event::Event;
+use crate::kernel::devices::Moved;
 use crate::kernel::network::Network;
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -26,6 +29,8 @@ pub struct Surroundings {
     pub connected: Arc<Connected>,
     /// What the configuration in force was resolved with.
     pub in_force: Arc<Connected>,
+    /// When the first change was heard that is not in force yet, and what devices had moved before it.
+    changed: Option<(Timestamp, Vec<Moved>)>,
     /// Whether a thread resolves the configuration at the moment.
     resolving: bool,
 }
@@ -48,6 +53,7 @@ impl Surroundings {
             speeds: BTreeMap::new(),
             in_force: Arc::clone(&connected),
             connected,
+            changed: None,
             resolving: false,
         }
     }
@@ -61,6 +67,7 @@ impl Surroundings {
 impl Daemon {
     /// Takes what was seen when changes had settled.
     pub(super) fn look_around(&mut self, sighting: Sighting) {
+        let stirred = self.presence.stirred();
         for gap in self.presence.see(&sighting, clock::wall()) {
             self.log(gap);
         }
@@ -70,6 +77,7 @@ impl Daemon {
         let devices_changed = devices(&before) != devices(network);
         let connected = Connected::new(&network.links, &network.addresses);
         if devices_changed {
+            self.interfaces.begin_again();
             self.vitals.recheck();
         }
         if devices_changed || own != self.surroundings.own() {
@@ -77,6 +85,7 @@ impl Daemon {
         }
         if connected != *self.surroundings.connected {
             self.surroundings.connected = Arc::new(connected);
+            self.surroundings.changed = self.surroundings.changed.take().or(stirred);
             self.follow();
         }
     }
@@ -92,6 +101,7 @@ impl Daemon {
         let connected = Arc::clone(&surroundings.connected);
         if basis.followed().next().is_none() {
             surroundings.in_force = connected;
+            surroundings.changed = None;
             return;
         }
         let sender = self.sender.clone();
@@ -143,8 +153,20 @@ impl Daemon {
         self.config = Arc::clone(&resolved.config);
         self.engine.follow(Arc::clone(&resolved.config));
         self.collector.reconfigure(resolved.config);
+        let changed = self.surroundings.changed.take();
+        let gains = |change: &Event| matches!(change, Event::Subnet { prefixes, before, .. } if prefixes.iter().any(|prefix| !before.contains(prefix)));
+        let gained = changes.iter().any(gains);
         for change in changes {
             self.log(change);
+        }
+        if let Some((from, moved)) = changed.filter(|_| gained) {
+            let bound_bytes = self.table.moved_since(&moved);
+            self.log(Event::Gap {
+                from,
+                to: clock::wall(),
+                bound_bytes,
+                cause: "subnets had new prefixes that were not counted yet".to_owned(),
+            });
         }
         self.vitals.recheck();
     }

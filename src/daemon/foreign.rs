@@ -11,11 +11,22 @@ use crate::kernel::nftables::{CountersRead, Nftables};
 use crate::meter::Meter;
 use crate::units::{ForeignTable, Tick};
 
+/// More gaps than this at one reading are one record in the log.
+const GAPS_NAMED: usize = 8;
+
 /// All of them, in the meter's order.
 #[derive(Default)]
 pub struct Foreign {
     tables: Vec<Followed>,
-    gaps: Vec<Event>,
+    gaps: Vec<GapOf>,
+}
+
+/// What one table may have missed.
+struct GapOf {
+    table: ForeignTable,
+    from: Timestamp,
+    to: Timestamp,
+    bound_bytes: Option<u64>,
 }
 
 /// One table, and what is known of it.
@@ -82,11 +93,11 @@ impl Foreign {
             let bound_bytes = followed.moved_since(movement);
             let remade = meter.came_from(position, followed.handle, bound_bytes);
             if let Some(from) = followed.read_at.filter(|_| remade) {
-                self.gaps.push(Event::Gap {
+                self.gaps.push(GapOf {
+                    table: followed.table.clone(),
                     from,
                     to: tick.wall,
                     bound_bytes,
-                    cause: format!("table {} was made anew", followed.table),
                 });
             }
             followed.read_at = Some(tick.wall);
@@ -97,7 +108,36 @@ impl Foreign {
 
     /// What may have been missed, since this was last asked.
     pub fn take_gaps(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.gaps)
+        let gaps = std::mem::take(&mut self.gaps);
+        if gaps.len() <= GAPS_NAMED {
+            return gaps.into_iter().map(|gap| gap.event(None)).collect();
+        }
+        // They were found at one reading, so devices moved at most the largest of all bounds.
+        let tables = gaps.len();
+        let all = gaps.into_iter().reduce(|one, other| GapOf {
+            from: one.from.min(other.from),
+            bound_bytes: one
+                .bound_bytes
+                .zip(other.bound_bytes)
+                .map(|(a, b)| a.max(b)),
+            ..one
+        });
+        all.map(|gap| gap.event(Some(tables))).into_iter().collect()
+    }
+}
+
+impl GapOf {
+    /// For so many tables, or for this one.
+    fn event(self, tables: Option<usize>) -> Event {
+        Event::Gap {
+            from: self.from,
+            to: self.to,
+            bound_bytes: self.bound_bytes,
+            cause: match tables {
+                Some(tables) => format!("{tables} tables were made anew"),
+                None => format!("table {} was made anew", self.table),
+            },
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::{Counter, LabelsByInterface};
 use crate::kernel::devices::{Moved, moved_between};
 use crate::kernel::nft::TableInfo;
 use crate::meter::{Carried, Existing, Meter};
+use crate::plan::ruleset::Shape;
 use crate::sink::state::{Saved, VERSION};
 use crate::units::{CounterName, Tick};
 
@@ -206,11 +207,17 @@ impl Ledger {
             .flatten()
     }
 
-    /// All of it as it is saved, newer than all before. `handle` is the table's, 0 when there is none any more;
-    /// `devices` what they had moved just before the reading at `tick`.
-    pub fn snapshot(&mut self, handle: u64, tick: Tick, devices: &[Moved]) -> Saved {
+    /// All of it as it is saved, newer than all before. `handle` is the table's, which holds so much, and 0 when there is
+    /// none any more; `devices` what they had moved just before the reading at `tick`.
+    pub fn snapshot(
+        &mut self,
+        (handle, shape): (u64, Shape),
+        tick: Tick,
+        devices: &[Moved],
+    ) -> Saved {
         self.memory.serial += 1;
         self.memory.table_handle = handle;
+        self.memory.shape = Some(shape);
         self.memory.time = tick.wall;
         self.memory.devices.clear();
         self.memory.devices.extend_from_slice(devices);
@@ -370,8 +377,8 @@ mod tests {
             wall: Default::default(),
         };
         let mut ledger = Ledger::new(Some(saved()), Continuity::Unbroken, &here(), "flowctl");
-        let first = ledger.snapshot(7, tick, &[]);
-        assert!(ledger.snapshot(7, tick, &[]).serial > first.serial);
+        let first = ledger.snapshot((7, Shape::default()), tick, &[]);
+        assert!(ledger.snapshot((7, Shape::default()), tick, &[]).serial > first.serial);
         assert!(first.serial > saved().serial);
     }
 }

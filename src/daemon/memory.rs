@@ -62,6 +62,11 @@ pub fn recall(
     let saved_at = counting.map(|saved| saved.time);
     let continuity = Continuity::of(saved.as_ref(), &here, table, found);
     let retiring = retiring(nftables, saved.as_ref(), table)?;
+    let left_as = counting.and_then(|saved| saved.shape);
+    let damaged = match (continuity, left_as) {
+        (Continuity::Unbroken, Some(shape)) => nftables.shape(table)? != shape,
+        _ => false,
+    };
     let mut taken = TakenIn::default();
     let (mut ledger, since_then) = match &retiring {
         Some((name, old)) => {
@@ -89,7 +94,7 @@ pub fn recall(
     let cause = match since_then {
         Continuity::Broken(broken) => broken.cause(),
         Continuity::Unknown | Continuity::Unbroken => {
-            (taken.lost).then_some("counters were deleted while flowctl did not run")
+            (taken.lost || damaged).then_some("the table was changed while flowctl did not run")
         }
     };
     Ok(Recalled {

@@ -252,6 +252,10 @@ impl Daemon {
                 self.log(gap);
             }
             let outcome = self.engine.observe(reading.tick, &self.meter);
+            let reset = |event: &Event| matches!(event, Event::Reset { .. });
+            if outcome.events.iter().any(reset) {
+                self.interfaces.begin_again();
+            }
             self.carry_out(outcome);
             let devices = self.table.device_readings();
             self.interfaces
@@ -285,9 +289,10 @@ impl Daemon {
     fn note_repair(&mut self, bound_bytes: Option<u64>, cause: &str) {
         self.repairs += 1;
         self.interfaces.begin_again();
+        let from = std::mem::replace(&mut self.last_good, clock::tick(self.sequence));
         self.log(Event::Gap {
-            from: self.last_good.wall,
-            to: clock::wall(),
+            from: from.wall,
+            to: self.last_good.wall,
             bound_bytes,
             cause: cause.to_owned(),
         });

@@ -74,6 +74,13 @@ impl Presence {
         });
     }
 
+    /// When the change that is not looked at yet was heard, and what devices had moved before it; nothing where no reading
+    /// is old enough.
+    pub fn stirred(&self) -> Option<(Timestamp, Vec<Moved>)> {
+        let before = self.stirred.as_ref()?;
+        Some((before.time, before.moved.clone()))
+    }
+
     /// The devices of this configuration are the ones to know.
     pub fn reconfigure(&mut self, config: &Config, links: &[Link]) {
         let old = std::mem::take(&mut self.states);

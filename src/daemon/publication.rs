@@ -26,8 +26,9 @@ impl Daemon {
     fn make_known(&mut self, durable: bool) {
         let now = clock::uptime();
         self.ledger.remember(&self.meter);
-        let (handle, moved) = (self.table.handle(), self.table.moved());
-        let saved = self.ledger.snapshot(handle, self.last_good, moved);
+        let table = (self.table.handle(), self.table.shape());
+        let moved = self.table.moved();
+        let saved = self.ledger.snapshot(table, self.last_good, moved);
         let reading = Publication {
             saved,
             durable,

@@ -12,6 +12,7 @@ use super::{DaemonError, clock};
 use crate::kernel::facts;
 use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
+use crate::plan::ruleset::Shape;
 use crate::sink::state::{self, Saved};
 use crate::units::CounterName;
 
@@ -101,7 +102,7 @@ fn keep_totals(
     take_in(nftables, table, &mut ledger, continuity, names)?;
     ledger.forget_kernel_values(|_| true);
     ledger.sysctls().clear();
-    let last = ledger.snapshot(0, clock::tick(0), &[]);
+    let last = ledger.snapshot((0, Shape::default()), clock::tick(0), &[]);
     state::save(state_dir.path(), &last, true).map_err(|error| state_dir.failed(error))
 }
 

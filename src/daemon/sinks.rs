@@ -136,7 +136,7 @@ impl Sinks {
         *waiting = Some(reading);
         drop(waiting);
         if alone {
-            // Where the queue has no room for the word, the thread finds the reading after any job that fills it.
+            // Where the queue has no room for the word, the thread finds the reading after what fills it.
             let _ = self.jobs.try_send(Job::Reading);
         }
         in_time
@@ -199,21 +199,29 @@ struct Writer {
 impl Writer {
     fn run(&mut self, queue: &Receiver<Job>) {
         while let Ok(job) = queue.recv() {
-            match job {
-                Job::Record(record) => {
-                    (self.announce)(&record);
-                    self.unwritten.push_back(*record);
-                    self.write_log();
-                }
-                Job::Reading => {}
-                Job::Log(config) => {
-                    self.log_config = config;
-                    self.log = None;
-                }
+            self.carry_out(job);
+            while let Ok(job) = queue.try_recv() {
+                self.carry_out(job);
             }
+            // Its word may have found no room.
             self.take_waiting();
         }
         self.take_waiting();
+    }
+
+    fn carry_out(&mut self, job: Job) {
+        match job {
+            Job::Record(record) => {
+                (self.announce)(&record);
+                self.unwritten.push_back(*record);
+                self.write_log();
+            }
+            Job::Reading => self.take_waiting(),
+            Job::Log(config) => {
+                self.log_config = config;
+                self.log = None;
+            }
+        }
     }
 
     fn take_waiting(&mut self) {

@@ -15,7 +15,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
-use crate::plan::ruleset::Ruleset;
+use crate::plan::ruleset::{Ruleset, Shape};
 use crate::units::Tick;
 
 /// The table in the kernel and what is known of it.
@@ -30,6 +30,8 @@ pub struct Table {
     generation: Option<u16>,
     /// What the devices had moved just before the last good reading.
     moved: Vec<Moved>,
+    /// The same when the table was repaired since: what is missed from then on begins there.
+    moved_by_repair: Option<Vec<Moved>>,
     scratch: Vec<Moved>,
     foreign: Foreign,
     /// Counters of others that were not there at the last undisturbed reading.
@@ -96,6 +98,7 @@ impl Table {
             protection,
             generation: None,
             moved,
+            moved_by_repair: None,
             scratch: Vec::new(),
             foreign: Foreign::default(),
             missing_existing: 0,
@@ -106,6 +109,11 @@ impl Table {
     /// Distinguishes this table from one of the same name made before or after.
     pub fn handle(&self) -> u64 {
         self.handle
+    }
+
+    /// How much it holds as it was installed.
+    pub fn shape(&self) -> Shape {
+        self.ruleset.shape()
     }
 
     /// The port of the socket that makes changes, by which they are known from those of others.
@@ -126,6 +134,12 @@ impl Table {
     /// What the devices had moved just before the last good reading.
     pub fn moved(&self) -> &[Moved] {
         &self.moved
+    }
+
+    /// At most what devices have moved since they had moved that much, in layer 2 bytes; `None` where they cannot tell.
+    pub fn moved_since(&mut self, before: &[Moved]) -> Option<u64> {
+        let told = !before.is_empty() && self.devices.read(&mut self.scratch).is_ok();
+        told.then(|| moved_between(before, &self.scratch)).flatten()
     }
 
     /// Who may change it.
@@ -183,6 +197,7 @@ impl Table {
         }
         if missing == 0 {
             std::mem::swap(&mut self.moved, &mut self.scratch);
+            self.moved_by_repair = None;
         }
         Ok(Reading {
             tick,
@@ -207,7 +222,7 @@ impl Table {
     }
 
     /// Puts the ruleset in force again after others changed the table. Returns a bound for what no counter saw
-    /// since the last good reading, in layer 2 bytes over all devices; `None` where it cannot be told.
+    /// since the last good reading or repair, in layer 2 bytes over all devices; `None` where it cannot be told.
     pub fn repair(&mut self, meter: &mut Meter) -> Result<Option<u64>, KernelError> {
         let found = self.nftables.own_table(&self.ruleset.table)?;
         let found = found.map(|table| table.handle);
@@ -221,10 +236,13 @@ impl Table {
         }
         self.generation = None;
         // It is in force again, whatever devices can tell.
-        let told = self.devices.read(&mut self.scratch).is_ok();
-        Ok(told
-            .then(|| moved_between(&self.moved, &self.scratch))
-            .flatten())
+        if self.devices.read(&mut self.scratch).is_err() {
+            return Ok(None);
+        }
+        let before = self.moved_by_repair.as_ref().unwrap_or(&self.moved);
+        let bound_bytes = moved_between(before, &self.scratch);
+        self.moved_by_repair = Some(self.scratch.clone());
+        Ok(bound_bytes)
     }
 
     /// Goes over to another ruleset of the same table. Where that is not the table of our handle any more, or not as it

@@ -26,9 +26,14 @@ pub const NEEDED_SYSCTLS: [(&str, &str); 3] = [("acct", "1"), ("timestamp", "1")
 /// What is so in the calling thread's network namespace, which has these devices, but for what counters of
 /// others are missing.
 pub fn gather(nftables: &mut Nftables, table: &str, links: &[Link]) -> Result<Facts, KernelError> {
-    let found = nftables.own_table(table)?;
+    let (found, foreign) = match nftables.own_table(table) {
+        Ok(found) => (found, false),
+        Err(KernelError::ForeignTable { .. }) => (None, true),
+        Err(error) => return Err(error),
+    };
     Ok(Facts {
         table_installed: found.is_some(),
+        table_foreign: foreign,
         table_owned: found.is_some_and(|table| table.owner.is_some()),
         missing_existing: Vec::new(),
         accounting: conntrack("acct"),

@@ -24,6 +24,8 @@ pub mod message {
     pub const DEL_CHAIN: u16 = SUBSYSTEM | 5;
     /// Creates a rule.
     pub const NEW_RULE: u16 = SUBSYSTEM | 6;
+    /// Asks for rules.
+    pub const GET_RULE: u16 = SUBSYSTEM | 7;
     /// Deletes rules: without a chain, all of the table.
     pub const DEL_RULE: u16 = SUBSYSTEM | 8;
     /// Creates a set or map.

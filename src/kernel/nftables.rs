@@ -13,7 +13,7 @@ use super::nft::{
 use super::socket::{ERESTART, Netlink};
 use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
-use crate::plan::ruleset::Ruleset;
+use crate::plan::ruleset::{Ruleset, Shape};
 use crate::plan::text::TABLE_COMMENT;
 use crate::units::{ExistingCounter, TableFamily, Volume};
 
@@ -338,6 +338,24 @@ impl Nftables {
                 Ok(())
             })?;
         Ok(found)
+    }
+
+    /// How much flowctl's table holds.
+    pub fn shape(&mut self, table: &str) -> Result<Shape, KernelError> {
+        let found = self.inventory(table)?;
+        let mut rules = 0;
+        let body = |w: &mut Writer| about(w, TableFamily::Inet, table);
+        self.netlink
+            .dump("count the rules", message::GET_RULE, body, |message| {
+                rules += usize::from(nft::is_about(message, table)?);
+                Ok(())
+            })?;
+        Ok(Shape {
+            chains: found.chains.len(),
+            rules,
+            maps: found.maps.len(),
+            elements: found.maps.values().map(|map| map.elements.len()).sum(),
+        })
     }
 
     fn elements(&mut self, table: &str, map: &str) -> Result<Vec<Listed>, KernelError> {

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::units::{CounterName, DevicePattern};
 
@@ -137,7 +138,30 @@ pub enum Rule {
     },
 }
 
+/// How much a table holds: few changes by others leave that as it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Base chains and others.
+    pub chains: usize,
+    /// In all of them.
+    pub rules: usize,
+    /// Named ones.
+    pub maps: usize,
+    /// In all of them.
+    pub elements: usize,
+}
+
 impl Ruleset {
+    /// How much it is.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            chains: self.chains.len(),
+            rules: self.chains.iter().map(|chain| chain.rules.len()).sum(),
+            maps: self.maps.len(),
+            elements: self.maps.iter().map(|map| map.elements.len()).sum(),
+        }
+    }
+
     /// A table of that name in which nothing is.
     pub fn empty(table: &str) -> Self {
         Ruleset {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{LIVE_TOTALS_FILE, LabelsByInterface, TOTALS_FILE};
 use crate::kernel::devices::Moved;
 use crate::meter::Carried;
+use crate::plan::ruleset::Shape;
 use crate::units::CounterName;
 
 /// The form written by this version.
@@ -44,6 +45,9 @@ pub struct Saved {
     /// Which conntrack label bits stand for which interface.
     #[serde(default)]
     pub labels: LabelsByInterface,
+    /// How much the table held; absent in saves of before there was this.
+    #[serde(default)]
+    pub shape: Option<Shape>,
     /// What the devices had moved at that time.
     #[serde(default)]
     pub devices: Vec<Moved>,
@@ -219,6 +223,7 @@ mod tests {
                 "0".to_owned(),
             )]),
             labels: LabelsByInterface::from([(InterfaceName::new("wan").unwrap(), 2)]),
+            shape: Some(Shape::default()),
             devices: vec![Moved { index: 3, bytes: 4 }],
         }
     }
@@ -282,7 +287,7 @@ mod tests {
     fn a_file_of_before_there_were_serials_can_be_read() {
         let directory = tempfile::tempdir().unwrap();
         let mut old = serde_json::to_value(example(0)).unwrap();
-        for key in ["serial", "labels", "devices"] {
+        for key in ["serial", "labels", "devices", "shape"] {
             old.as_object_mut().unwrap().remove(key).unwrap();
         }
         fs::write(directory.path().join(TOTALS_FILE), old.to_string()).unwrap();

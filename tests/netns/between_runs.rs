@@ -41,6 +41,44 @@ fn a_reset_while_no_daemon_ran_is_told_at_the_next_start() {
 }
 
 #[test]
+fn damage_while_no_daemon_ran_is_a_gap_whatever_was_damaged() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    for protect in ["auto", "off"] {
+        let config = format!("table.protect = \"{protect}\"{CONFIG}");
+        let bench = Bench::new(&lab.router, &config);
+        let (mut sent, mut stated) = (0, 0);
+        for (number, damage) in [
+            "flush chain inet flowctl ingress",
+            "flush table inet flowctl",
+            "delete element inet flowctl from4_0 { 10.77.1.0/24 : \"home_from\" }",
+            "flush map inet flowctl from4_0",
+            "add rule inet flowctl ingress accept",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let daemon = bench.start();
+            sent += burst(&lab, 20);
+            daemon.settle();
+            daemon.kill();
+            bench.nft(&[damage]);
+            sent += burst(&lab, 20);
+            let daemon = bench.start();
+            let gaps = gaps(&bench);
+            assert_eq!(gaps.len(), number + 1, "{damage}: {gaps:?}");
+            assert!(gaps[number].cause.contains("was changed"), "{gaps:?}");
+            stated += gaps[number].bound_bytes.unwrap();
+            let missed = sent - total(&daemon);
+            assert!(missed <= stated, "{missed} missed, {stated} stated");
+            daemon.stop();
+        }
+        assert!(bench.flowctl(&["remove"]).status.success());
+    }
+}
+
+#[test]
 fn another_name_for_the_table_costs_nothing_and_leaves_no_gap() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
