@@ -58,6 +58,8 @@ pub struct FoundSubnet {
     pub name: String,
     /// At least one, none inside another, none also in another subnet.
     pub prefixes: Vec<IpNet>,
+    /// Its device, where a prefix has a lifetime: then what comes after it belongs to the subnet too.
+    pub follows: Option<DeviceName>,
     /// What is worth knowing of it, sentences.
     pub remarks: Vec<String>,
 }
@@ -303,17 +305,15 @@ fn subnets<'c, 'n: 'c>(
                 .map(|first| first.also_on(prefix, candidate))
                 .is_none()
         });
-        let fleeting = prefixes
-            .iter()
-            .filter(|prefix| !connected.contains(&(**prefix, true)));
-        let remarks = fleeting.map(|prefix| {
-            let device = &candidate.device;
-            format!("{prefix} has a lifetime: {name} = {{ device = \"{device}\" }} follows what comes after it.")
-        });
+        let fleeting = (prefixes.iter()).filter(|prefix| !connected.contains(&(**prefix, true)));
+        let remarks: Vec<String> = fleeting
+            .map(|prefix| format!("{prefix} has a lifetime: the prefixes of its device are followed as they change."))
+            .collect();
         if !prefixes.is_empty() {
             found.push(FoundSubnet {
                 name: name.clone(),
-                remarks: remarks.collect(),
+                follows: (!remarks.is_empty()).then(|| candidate.device.clone()),
+                remarks,
                 prefixes,
             });
         }

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::discover::{Discovery, discover};
-use super::{Config, Format, parse};
+use super::{Config, Connected, Format, parse};
 use crate::kernel::addresses::Address;
 use crate::kernel::default_routes::DefaultRoute;
 use crate::kernel::links::Link;
@@ -362,7 +362,7 @@ fn a_subnet_is_where_neighbours_are() {
 }
 
 #[test]
-fn a_prefix_with_a_lifetime_is_marked() {
+fn a_device_with_a_prefix_that_has_a_lifetime_is_followed() {
     let mut network = home().0;
     for address in &mut network.addresses {
         address.permanent = !address.address.to_string().starts_with("fd00:1::");
@@ -370,9 +370,28 @@ fn a_prefix_with_a_lifetime_is_marked() {
     let text = discover(&network).text();
     let marked: Vec<&str> = (text.lines().filter(|line| line.contains("lifetime"))).collect();
     assert_eq!(marked.len(), 1, "{text}");
-    let follow =
-        "fd00:1::/64 has a lifetime: br_lan = { device = \"br-lan\" } follows what comes after it.";
-    assert_eq!(marked[0], format!("# {follow}"));
+    let remark =
+        "fd00:1::/64 has a lifetime: the prefixes of its device are followed as they change.";
+    assert_eq!(marked[0], format!("# {remark}"));
+    assert!(
+        text.contains("\nbr_lan = { device = \"br-lan\" }\n"),
+        "{text}"
+    );
+    let fixed = discover(&home().0).config().unwrap();
+    let connected = Connected::new(&network.links, &network.addresses);
+    let followed = discover(&network).config().unwrap().resolved(&connected);
+    assert_eq!(counters(&followed).len(), counters(&fixed).len());
+    let prefixes = |config: &Config| -> Vec<Vec<IpNet>> {
+        let subnets = config.subnets.iter();
+        subnets
+            .map(|subnet| subnet.addresses.prefixes().to_vec())
+            .collect()
+    };
+    assert_eq!(
+        prefixes(&followed),
+        prefixes(&fixed),
+        "the same at this moment"
+    );
 }
 
 #[test]
@@ -491,14 +510,21 @@ proptest! {
             let devices: Vec<DevicePattern> = found.devices.iter().cloned().map(DevicePattern::from).collect();
             prop_assert_eq!((&found.name[..], &devices), (read.name.as_str(), &read.devices));
         }
-        for (found, read) in found.subnets.iter().zip(&config.subnets) {
-            prop_assert_eq!((&found.name[..], &found.prefixes[..]), (read.name.as_str(), read.addresses.prefixes()));
+        let now = config.resolved(&Connected::new(&network.links, &network.addresses));
+        for (found, read) in found.subnets.iter().zip(&now.subnets) {
+            prop_assert_eq!(&found.name[..], read.name.as_str());
+            let prefixes = read.addresses.prefixes();
+            match &found.follows {
+                None => prop_assert_eq!(&found.prefixes[..], prefixes),
+                // What it shares with another device it has too.
+                Some(_) => prop_assert!(found.prefixes.iter().all(|prefix| prefixes.contains(prefix))),
+            }
         }
         // Each device but the loopback device is counted once, or left out with a reason.
         let counted = config.interfaces.iter().map(|interface| interface.devices.len()).sum::<usize>();
         let devices = network.links.iter().filter(|link| !link.loopback).count();
         prop_assert_eq!(counted + found.left_out.len(), devices);
-        // No prefix is in two subnets, and all of them are where some address is.
+        // No fixed prefix is in two subnets, and all of them are where some address is.
         let prefixes: Vec<IpNet> = config.subnets.iter().flat_map(|s| s.addresses.prefixes().to_vec()).collect();
         prop_assert_eq!(prefixes.iter().collect::<BTreeSet<_>>().len(), prefixes.len());
         let connected: BTreeSet<IpNet> = network.addresses.iter().flat_map(Address::connected).collect();

@@ -82,11 +82,14 @@ fn section(interface: &FoundInterface) -> String {
 }
 
 fn line(subnet: &FoundSubnet) -> String {
+    let addresses = match &subnet.follows {
+        Some(device) => format!("{{ device = {} }}", quoted(device)),
+        None => list(&subnet.prefixes),
+    };
     format!(
-        "{}{} = {}\n",
+        "{}{} = {addresses}\n",
         comment(&subnet.remarks),
-        subnet.name,
-        list(&subnet.prefixes)
+        subnet.name
     )
 }
 
