@@ -153,12 +153,23 @@ impl Daemon {
         self.config = Arc::clone(&resolved.config);
         self.engine.follow(Arc::clone(&resolved.config));
         self.collector.reconfigure(resolved.config);
-        let changed = self.surroundings.changed.take();
+        self.tell(changes);
+        self.vitals.recheck();
+    }
+
+    /// Logs subnets that are not what they were, and once the network of the moment is in force, what packets of new
+    /// prefixes may have gone uncounted until then.
+    pub(super) fn tell(&mut self, changes: Vec<Event>) {
         let gains = |change: &Event| matches!(change, Event::Subnet { prefixes, before, .. } if prefixes.iter().any(|prefix| !before.contains(prefix)));
         let gained = changes.iter().any(gains);
         for change in changes {
             self.log(change);
         }
+        let surroundings = &mut self.surroundings;
+        if !Arc::ptr_eq(&surroundings.in_force, &surroundings.connected) {
+            return;
+        }
+        let changed = surroundings.changed.take();
         if let Some((from, moved)) = changed.filter(|_| gained) {
             let bound_bytes = self.table.moved_since(&moved);
             self.log(Event::Gap {
@@ -168,7 +179,6 @@ impl Daemon {
                 cause: "subnets had new prefixes that were not counted yet".to_owned(),
             });
         }
-        self.vitals.recheck();
     }
 }
 

@@ -137,7 +137,7 @@ impl Daemon {
             result: ConfigResult::Reloaded,
             messages,
         });
-        subnets.into_iter().for_each(|subnet| self.log(subnet));
+        self.tell(subnets);
         self.publish();
     }
 

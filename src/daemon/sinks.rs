@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -142,17 +142,13 @@ impl Sinks {
         in_time
     }
 
-    fn queue(&mut self, job: Job) -> bool {
-        match self.jobs.try_send(job) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.lost += 1;
-                false
-            }
+    fn queue(&mut self, job: Job) {
+        if self.jobs.try_send(job).is_err() {
+            self.lost += 1;
         }
     }
 
-    /// How many records or readings were lost.
+    /// How many records were lost.
     pub fn lost(&self) -> u64 {
         self.lost + self.shared.given_up.load(Ordering::Relaxed)
     }
