@@ -8,7 +8,7 @@ use flowctl::sink::ask::ask;
 use flowctl::sink::state::{self, Saved};
 
 use crate::disk::Disk;
-use crate::support::{Bench, Daemon, eventually, lab, said, stream};
+use crate::support::{Bench, Daemon, bytes, eventually, lab, said, stream};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -20,14 +20,6 @@ home = ["10.77.1.0/24"]
 max_size = "4KiB"
 keep = 2
 "#;
-
-fn bytes(report: &Report) -> u64 {
-    let mut counters = report.counters.iter();
-    counters
-        .find(|counter| counter.name.as_str() == "home_from")
-        .unwrap()
-        .bytes
-}
 
 fn saved(bench: &Bench<'_>) -> Saved {
     state::load(&bench.state_dir()).unwrap().saved.unwrap()

@@ -9,10 +9,9 @@ use std::process::Output;
 
 use flowctl::event::Event;
 use flowctl::lab::LabOptions;
-use flowctl::report::Report;
 
 use crate::disk::Disk;
-use crate::support::{Bench, burst, by, eventually, lab, namespace, run_in, said};
+use crate::support::{Bench, burst, by, bytes, eventually, lab, namespace, run_in, said};
 
 const CONFIG: &str = r#"
 tick = "200ms"
@@ -21,14 +20,6 @@ device = "wan0"
 [subnets]
 home = ["10.77.1.0/24"]
 "#;
-
-fn bytes(report: &Report) -> u64 {
-    let mut counters = report.counters.iter();
-    counters
-        .find(|counter| counter.name.as_str() == "home_from")
-        .unwrap()
-        .bytes
-}
 
 fn lose(file: &Path) {
     fs::remove_file(file).unwrap();

@@ -87,6 +87,15 @@ pub fn burst(lab: &Lab, datagrams: u64) -> u64 {
     burst.finish().unwrap().up.sent.bytes
 }
 
+/// The bytes that `home_from` has in a report.
+pub fn bytes(report: &Report) -> u64 {
+    let mut counters = report.counters.iter();
+    counters
+        .find(|counter| counter.name.as_str() == "home_from")
+        .unwrap()
+        .bytes
+}
+
 /// What the daemon said of an interruption.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gap {
