@@ -159,7 +159,7 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
         rank_by: by,
     };
     let threshold = ThresholdName::new("t").unwrap();
-    let mut drilldown = Drilldown::new("t-1".to_owned(), threshold, scope, start);
+    let mut drilldown = Drilldown::new("t-1".to_owned(), Some(threshold), scope, start);
     let volume = |bytes: u64| Volume {
         bytes,
         packets: bytes / 100,
@@ -203,23 +203,23 @@ proptest! {
     ) {
         let by = if packets { RankBy::Packets } else { RankBy::Bytes };
         let verdict = drill(selectors, &rounds, counted, top, by);
-        let all = verdict.attributed_bytes + verdict.excess_bytes;
-        let flows: u64 = verdict.flows.iter().map(|flow| flow.bytes).sum();
-        let hosts: u64 = verdict.hosts.iter().map(|host| host.bytes).sum();
-        prop_assert_eq!(flows + verdict.flows_remainder_bytes, all);
-        prop_assert_eq!(hosts + verdict.hosts_remainder_bytes, all);
-        prop_assert_eq!(verdict.attributed_bytes + verdict.unexplained_bytes, u64::from(counted));
-        prop_assert!(verdict.excess_bytes == 0 || verdict.unexplained_bytes == 0);
-        let causes = verdict.unexplained;
+        let all = verdict.found.attributed_bytes + verdict.found.excess_bytes;
+        let flows: u64 = verdict.found.flows.iter().map(|flow| flow.bytes).sum();
+        let hosts: u64 = verdict.found.hosts.iter().map(|host| host.bytes).sum();
+        prop_assert_eq!(flows + verdict.found.flows_remainder_bytes, all);
+        prop_assert_eq!(hosts + verdict.found.hosts_remainder_bytes, all);
+        prop_assert_eq!(verdict.found.attributed_bytes + verdict.unexplained_bytes.unwrap(), u64::from(counted));
+        prop_assert!(verdict.found.excess_bytes == 0 || verdict.unexplained_bytes.unwrap() == 0);
+        let causes = verdict.unexplained.unwrap();
         prop_assert_eq!(
             causes.before_baseline + causes.skew + causes.no_accounting + causes.events_lost + causes.unknown,
-            verdict.unexplained_bytes
+            verdict.unexplained_bytes.unwrap()
         );
-        prop_assert!((0.0..=1.0).contains(&verdict.coverage));
-        let shares: f64 = verdict.flows.iter().map(|flow| flow.share).sum();
+        prop_assert!((0.0..=1.0).contains(&verdict.coverage.unwrap()));
+        let shares: f64 = verdict.found.flows.iter().map(|flow| flow.share).sum();
         prop_assert!(shares <= 1.0 + 1e-9);
-        prop_assert!(verdict.hosts.len() <= top && verdict.flows.len() <= top);
-        let weights: Vec<_> = verdict.hosts.iter().map(|host| if packets { host.packets } else { host.bytes }).collect();
+        prop_assert!(verdict.found.hosts.len() <= top && verdict.found.flows.len() <= top);
+        let weights: Vec<_> = verdict.found.hosts.iter().map(|host| if packets { host.packets } else { host.bytes }).collect();
         prop_assert!(weights.is_sorted_by(|a, b| a >= b));
     }
 

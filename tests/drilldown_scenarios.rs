@@ -136,14 +136,14 @@ fn compare(expected: &Value, told: &Value, place: &str) {
 }
 
 fn assert_sums(verdict: &Verdict) {
-    let flows: u64 = verdict.flows.iter().map(|flow| flow.bytes).sum();
-    let hosts: u64 = verdict.hosts.iter().map(|host| host.bytes).sum();
-    let all = verdict.attributed_bytes + verdict.excess_bytes;
-    assert_eq!(flows + verdict.flows_remainder_bytes, all);
-    assert_eq!(hosts + verdict.hosts_remainder_bytes, all);
+    let flows: u64 = verdict.found.flows.iter().map(|flow| flow.bytes).sum();
+    let hosts: u64 = verdict.found.hosts.iter().map(|host| host.bytes).sum();
+    let all = verdict.found.attributed_bytes + verdict.found.excess_bytes;
+    assert_eq!(flows + verdict.found.flows_remainder_bytes, all);
+    assert_eq!(hosts + verdict.found.hosts_remainder_bytes, all);
     assert_eq!(
-        verdict.attributed_bytes + verdict.unexplained_bytes,
-        verdict.counted_bytes
+        verdict.found.attributed_bytes + verdict.unexplained_bytes.unwrap(),
+        verdict.counted_bytes.unwrap()
     );
 }
 
@@ -163,7 +163,7 @@ fn run(scenario: &Scenario) -> Verdict {
         },
     };
     let threshold = ThresholdName::new("watched").unwrap();
-    let mut drilldown = Drilldown::new("watched-1".to_owned(), threshold, scope, start);
+    let mut drilldown = Drilldown::new("watched-1".to_owned(), Some(threshold), scope, start);
     for dump in &scenario.dumps {
         drilldown.begin_dump(wall(dump.at));
         for (name, counts) in &dump.shows {

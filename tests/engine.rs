@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowctl::ask::{Ask, Ending, Inquiry, Outcome, Progress};
+use flowctl::ask::{Ask, Ending, Inquiry, Outcome, Progress, Question};
 use flowctl::config::{self, Config, Connected, Format};
-use flowctl::drilldown::verdict::HostShare;
+use flowctl::drilldown::verdict::{Findings, HostShare};
 use flowctl::engine::Engine;
 use flowctl::event::Event;
 use flowctl::kernel::addresses::Address;
@@ -171,19 +171,20 @@ fn progress(id: &str) -> Progress {
         address: [10, 0, 0, 1].into(),
         name: None,
         mac: None,
+        addresses: vec![[10, 0, 0, 1].into()],
         bytes: 300,
         packets: 30,
         share: 0.75,
     };
     Progress {
         id: id.to_owned(),
-        counted_bytes: 400,
-        attributed_bytes: 300,
-        excess_bytes: 0,
-        hosts_remainder_bytes: 0,
-        flows_remainder_bytes: 300,
-        hosts: vec![host],
-        flows: Vec::new(),
+        counted_bytes: Some(400),
+        found: Findings {
+            attributed_bytes: 300,
+            flows_remainder_bytes: 300,
+            hosts: vec![host],
+            ..Findings::default()
+        },
         dumps: 2,
         dump_time: Duration::from_millis(1),
         interval: Duration::from_secs(1),
@@ -206,11 +207,12 @@ fn the_account_begins_at_the_last_reading_not_above_raise_and_ends_where_it_is_i
     assert_eq!(words(&over), ["cleared"]);
     let ending = ended(&over);
     assert_eq!((&ending.id, ending.ended), (&inquiry.id, tick(8)));
+    let counted = ending.counted.unwrap();
     assert_eq!(
-        (ending.counted.bytes, ending.counted.packets),
+        (counted.volume.bytes, counted.volume.packets),
         (3 * ABOVE + 3 * BELOW, 63)
     );
-    assert_eq!((ending.peak_bits, ending.ended_by), (1600.0, None));
+    assert_eq!((counted.peak_bits, ending.ended_by), (1600.0, None));
     assert!(story.engine.drilldown_reports().is_empty());
 }
 
@@ -325,7 +327,7 @@ fn a_reload_keeps_thresholds_that_are_the_same_and_ends_the_drilldowns_of_others
     let outcome = story.reload(&more.replace("hold = \"2s\"", "hold = \"3s\""));
     let ending = ended(&outcome);
     assert_eq!(ending.id, id);
-    assert_eq!(ending.counted.bytes, 5 * ABOVE);
+    assert_eq!(ending.counted.unwrap().volume.bytes, 5 * ABOVE);
     assert_eq!(
         ending.ended_by.as_deref(),
         Some("the configuration was reloaded")
@@ -375,7 +377,10 @@ fn other_prefixes_on_a_followed_device_change_no_threshold_not_even_with_a_reloa
         story.second(BELOW);
     }
     let inquiry = begun(&story.second(ABOVE));
-    let from = inquiry.counter.selectors.from.unwrap();
+    let Question::Counter(counter) = inquiry.question else {
+        panic!("{inquiry:?}");
+    };
+    let from = counter.selectors.from.unwrap();
     assert_eq!(from.prefixes()[0].to_string(), "10.0.2.0/24");
     let other = text.replace("\"guests\"", "\"10.0.2.0/24\"");
     assert_eq!(ended_or_discarded(&story.reload(&other)), inquiry.id);
@@ -390,7 +395,7 @@ fn a_stop_ends_what_fires_and_forgets_what_is_pending() {
         (ending.id, ending.ended_by.as_deref()),
         (id, Some("flowctl was stopped"))
     );
-    assert_eq!(ending.counted.bytes, 3 * ABOVE);
+    assert_eq!(ending.counted.unwrap().volume.bytes, 3 * ABOVE);
     let mut story = Story::of(CONFIG);
     let id = begun(&story.second(ABOVE)).id;
     assert_eq!(story.stop().asks, [Ask::Discard { id }]);
@@ -410,7 +415,10 @@ fn at_once_means_with_the_reading_that_is_above() {
     story.second(0);
     story.second(0);
     let ending = ended(&story.second(0));
-    assert_eq!((ending.counted.bytes, ending.ended), (60, tick(5)));
+    assert_eq!(
+        (ending.counted.unwrap().volume.bytes, ending.ended),
+        (60, tick(5))
+    );
 }
 
 #[test]
@@ -419,5 +427,8 @@ fn a_reset_is_recorded_and_takes_nothing_from_the_account() {
     story.fire();
     story.kernel = 0;
     assert_eq!(words(&story.second(ABOVE)), ["reset"]);
-    assert_eq!(ended(&story.stop()).counted.bytes, 4 * ABOVE);
+    assert_eq!(
+        ended(&story.stop()).counted.unwrap().volume.bytes,
+        4 * ABOVE
+    );
 }

@@ -9,12 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Message, Trouble, clock};
-use crate::ask::{Ask, Ending, Inquiry, Progress};
-use crate::config::{Config, Counter, Levels};
+use crate::ask::{Ask, Ending, Inquiry, Progress, Question};
+use crate::config::{Config, Counter};
 use crate::drilldown::attribution::inside_ends;
-use crate::drilldown::rank::RankBy;
 use crate::drilldown::scope::Scope;
 use crate::drilldown::shares::Known;
+use crate::drilldown::verdict::Findings;
 use crate::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
 use crate::kernel::addresses;
 use crate::kernel::conntrack::FlowRecord;
@@ -234,20 +234,20 @@ impl Worker {
             doors.routes.forget();
         }
         let own = self.own_addresses();
-        let scope = Scope::new(&self.config, &inquiry.counter, &own);
+        let Question::Counter(counter) = inquiry.question else {
+            return;
+        };
+        let scope = Scope::new(&self.config, &counter, &own);
         let start = AccountStart {
             at: inquiry.started.at,
             wall: inquiry.started.wall,
-            capacity: inquiry.counter.capacity,
+            capacity: counter.capacity,
             top: self.config.drilldown.top,
-            rank_by: match inquiry.threshold.levels {
-                Levels::Bits { .. } => RankBy::Bytes,
-                Levels::Packets { .. } => RankBy::Packets,
-            },
+            rank_by: inquiry.rank_by,
         };
         self.follows.push(Follow {
-            counter: inquiry.counter,
-            drilldown: Drilldown::new(inquiry.id, inquiry.threshold.name, scope, start),
+            counter: *counter,
+            drilldown: Drilldown::new(inquiry.id, inquiry.threshold, scope, start),
             counted: Volume::default(),
             kernel: Volume::default(),
             before: Volume::default(),
@@ -385,13 +385,16 @@ impl Follow {
         let progress = self.drilldown.progress(self.before, &|_| Known::default());
         Progress {
             id: self.drilldown.id().to_owned(),
-            counted_bytes: self.before.bytes,
-            attributed_bytes: progress.attributed_bytes,
-            excess_bytes: progress.excess_bytes,
-            hosts_remainder_bytes: progress.hosts_remainder_bytes,
-            flows_remainder_bytes: progress.flows_remainder_bytes,
-            hosts: progress.hosts,
-            flows: progress.flows,
+            counted_bytes: Some(self.before.bytes),
+            found: Findings {
+                attributed_bytes: progress.attributed_bytes,
+                excess_bytes: progress.excess_bytes,
+                hosts_remainder_bytes: progress.hosts_remainder_bytes,
+                flows_remainder_bytes: progress.flows_remainder_bytes,
+                hosts: progress.hosts,
+                flows: progress.flows,
+                ..Findings::default()
+            },
             dumps: self.dumps,
             dump_time,
             interval,
@@ -399,12 +402,13 @@ impl Follow {
     }
 
     fn finish(self, ending: Ending) -> crate::drilldown::verdict::Verdict {
+        let counted = ending.counted.unwrap_or_default();
         let end = AccountEnd {
             at: ending.ended.at,
             wall: ending.ended.wall,
-            counted: ending.counted,
-            peak_bits_per_second: ending.peak_bits,
-            peak_packets_per_second: ending.peak_packets,
+            counted: counted.volume,
+            peak_bits_per_second: counted.peak_bits,
+            peak_packets_per_second: counted.peak_packets,
             ended_by: ending.ended_by,
         };
         self.drilldown.finish(end, &|_| Known::default())

@@ -25,7 +25,7 @@ use crate::drilldown::scope::Scope;
 use crate::drilldown::shares::{Known, flow_shares, host_shares};
 use crate::drilldown::table::{FLOWS_MAX, FlowTable};
 use crate::drilldown::text::Sentence;
-use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::drilldown::verdict::{Findings, FlowShare, HostShare, Verdict};
 use crate::kernel::conntrack::FlowRecord;
 use crate::kernel::routes::Path;
 use crate::units::{BitRate, ThresholdName, Uptime, Volume};
@@ -96,7 +96,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Drilldown {
     id: String,
-    threshold: ThresholdName,
+    threshold: Option<ThresholdName>,
     scope: Scope,
     start: AccountStart,
     table: FlowTable,
@@ -109,7 +109,12 @@ pub struct Drilldown {
 
 impl Drilldown {
     /// Nothing found yet.
-    pub fn new(id: String, threshold: ThresholdName, scope: Scope, start: AccountStart) -> Self {
+    pub fn new(
+        id: String,
+        threshold: Option<ThresholdName>,
+        scope: Scope,
+        start: AccountStart,
+    ) -> Self {
         let table = FlowTable::new(nanoseconds(start.wall), FLOWS_MAX);
         Drilldown {
             id,
@@ -226,27 +231,31 @@ impl Drilldown {
         let flows = flow_shares(&ranking, |bytes| account.share(bytes));
         let text = self.text(&end, &ranking, known);
         Verdict {
-            counter: self.scope.counter.clone(),
+            counter: Some(self.scope.counter.clone()),
             started: self.start.wall,
             ended: end.wall,
             duration_seconds: end.at.since(self.start.at).as_secs_f64(),
-            peak_bits_per_second: end.peak_bits_per_second,
-            peak_packets_per_second: end.peak_packets_per_second,
-            counted_bytes: end.counted.bytes,
-            counted_packets: end.counted.packets,
-            attributed_bytes: balance.attributed,
-            excess_bytes: balance.excess,
-            coverage: account.coverage(),
-            unexplained_bytes: balance.unexplained,
-            unexplained: balance.causes,
-            hosts_remainder_bytes: ranking.hosts_remainder.bytes,
-            flows_remainder_bytes: ranking.flows_remainder.bytes,
-            hosts_total: ranking.hosts_total,
-            flows_total: ranking.flows_total,
-            lossy: self.lossy(),
+            peak_bits_per_second: Some(end.peak_bits_per_second),
+            peak_packets_per_second: Some(end.peak_packets_per_second),
+            host: None,
+            counted_bytes: Some(end.counted.bytes),
+            counted_packets: Some(end.counted.packets),
+            coverage: Some(account.coverage()),
+            unexplained_bytes: Some(balance.unexplained),
+            unexplained: Some(balance.causes),
             ended_by: end.ended_by,
-            hosts,
-            flows,
+            found: Findings {
+                attributed_bytes: balance.attributed,
+                excess_bytes: balance.excess,
+                hosts_remainder_bytes: ranking.hosts_remainder.bytes,
+                flows_remainder_bytes: ranking.flows_remainder.bytes,
+                hosts_total: ranking.hosts_total as u64,
+                flows_total: ranking.flows_total as u64,
+                lossy: self.lossy(),
+                hosts,
+                flows,
+                ..Findings::default()
+            },
             text,
             threshold: self.threshold,
             drilldown: self.id,

@@ -34,6 +34,7 @@ pub fn host_shares(
                 address: host.address,
                 name,
                 mac,
+                addresses: vec![host.address],
                 bytes: host.volume.bytes,
                 packets: host.volume.packets,
                 share: share(host.volume.bytes),

@@ -42,8 +42,8 @@ impl Filter {
 pub fn counter_of(event: &Event) -> Option<&CounterName> {
     match event {
         Event::Raised(raised) => Some(&raised.counter),
-        Event::Flows(top) => Some(&top.counter),
-        Event::Verdict(verdict) => Some(&verdict.counter),
+        Event::Flows(top) => top.counter.as_ref(),
+        Event::Verdict(verdict) => verdict.counter.as_ref(),
         Event::Cleared { counter, .. } => Some(counter),
         Event::Reset { counter, .. } => counter.as_ref(),
         Event::Started { .. }

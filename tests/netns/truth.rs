@@ -91,14 +91,25 @@ pub fn assert_near(what: &str, found: f64, truth: f64) {
 
 /// The host of that address.
 pub fn host(verdict: &Verdict, address: IpAddr) -> &HostShare {
-    let found = verdict.hosts.iter().find(|host| host.address == address);
+    let found = verdict
+        .found
+        .hosts
+        .iter()
+        .find(|host| host.address == address);
     found.unwrap_or_else(|| panic!("{address} is not in {verdict:#?}"))
 }
 
 /// The verdict of that threshold, and every sum in the log so far is right.
 pub fn await_verdict(daemon: &Daemon<'_>, threshold: &str) -> Verdict {
     let verdict = daemon.await_record("a verdict", |event| match event {
-        Event::Verdict(verdict) if verdict.threshold.as_str() == threshold => Some(*verdict),
+        Event::Verdict(verdict)
+            if verdict
+                .threshold
+                .as_ref()
+                .is_some_and(|name| name.as_str() == threshold) =>
+        {
+            Some(*verdict)
+        }
         _ => None,
     });
     assert_log(daemon.bench);
@@ -107,7 +118,7 @@ pub fn await_verdict(daemon: &Daemon<'_>, threshold: &str) -> Verdict {
 
 /// Flows sum to what was counted, where nothing is dropped and nothing moves after the account.
 pub fn assert_no_excess(verdict: &Verdict) {
-    let part = verdict.excess_bytes as f64 / verdict.counted_bytes as f64;
+    let part = verdict.found.excess_bytes as f64 / verdict.counted_bytes.unwrap() as f64;
     assert!(part <= POINTS, "{verdict:#?}");
 }
 
@@ -159,61 +170,73 @@ fn assert_raised(raised: &Raised) {
 }
 
 fn assert_list(list: &TopList) {
-    let all = list.attributed_bytes + list.excess_bytes;
-    assert!(list.attributed_bytes <= list.counted_bytes);
+    let all = list.found.attributed_bytes + list.found.excess_bytes;
+    assert!(list.found.attributed_bytes <= list.counted_bytes.unwrap());
     assert_eq!(
-        bytes_of_hosts(&list.hosts) + list.hosts_remainder_bytes,
+        bytes_of_hosts(&list.found.hosts) + list.found.hosts_remainder_bytes,
         all
     );
     assert_eq!(
-        bytes_of_flows(&list.flows) + list.flows_remainder_bytes,
+        bytes_of_flows(&list.found.flows) + list.found.flows_remainder_bytes,
         all
     );
-    assert_shares(&list.hosts, &list.flows, list.counted_bytes.max(all));
+    assert_shares(
+        &list.found.hosts,
+        &list.found.flows,
+        list.counted_bytes.unwrap().max(all),
+    );
 }
 
 fn assert_report(drilldown: &DrilldownReport) {
-    let all = drilldown.attributed_bytes + drilldown.excess_bytes;
-    let counted = drilldown.counted_bytes;
-    assert!(drilldown.attributed_bytes <= counted);
+    let all = drilldown.found.attributed_bytes + drilldown.found.excess_bytes;
+    let counted = drilldown.counted_bytes.unwrap();
+    assert!(drilldown.found.attributed_bytes <= counted);
     assert_eq!(
-        bytes_of_hosts(&drilldown.hosts) + drilldown.hosts_remainder_bytes,
+        bytes_of_hosts(&drilldown.found.hosts) + drilldown.found.hosts_remainder_bytes,
         all
     );
     assert_eq!(
-        bytes_of_flows(&drilldown.flows) + drilldown.flows_remainder_bytes,
+        bytes_of_flows(&drilldown.found.flows) + drilldown.found.flows_remainder_bytes,
         all
     );
-    assert_shares(&drilldown.hosts, &drilldown.flows, counted.max(all));
-    let coverage = (counted > 0).then(|| drilldown.attributed_bytes as f64 / counted as f64);
+    assert_shares(
+        &drilldown.found.hosts,
+        &drilldown.found.flows,
+        counted.max(all),
+    );
+    let coverage = (counted > 0).then(|| drilldown.found.attributed_bytes as f64 / counted as f64);
     let distance = drilldown.coverage.unwrap_or(0.0) - coverage.unwrap_or(0.0);
     assert!(distance.abs() < 1e-9, "{drilldown:#?}");
 }
 
 /// The contract's equations, to the byte.
 pub fn assert_sums(verdict: &Verdict) {
-    let all = verdict.attributed_bytes + verdict.excess_bytes;
-    let counted = verdict.counted_bytes;
+    let all = verdict.found.attributed_bytes + verdict.found.excess_bytes;
+    let counted = verdict.counted_bytes.unwrap();
     assert_eq!(
-        verdict.attributed_bytes + verdict.unexplained_bytes,
+        verdict.found.attributed_bytes + verdict.unexplained_bytes.unwrap(),
         counted
     );
     assert_eq!(
-        bytes_of_hosts(&verdict.hosts) + verdict.hosts_remainder_bytes,
+        bytes_of_hosts(&verdict.found.hosts) + verdict.found.hosts_remainder_bytes,
         all
     );
     assert_eq!(
-        bytes_of_flows(&verdict.flows) + verdict.flows_remainder_bytes,
+        bytes_of_flows(&verdict.found.flows) + verdict.found.flows_remainder_bytes,
         all
     );
-    assert_shares(&verdict.hosts, &verdict.flows, counted.max(all));
-    assert!((0.0..=1.0).contains(&verdict.coverage), "{verdict:#?}");
-    let serde_json::Value::Object(causes) = serde_json::to_value(verdict.unexplained).unwrap()
+    assert_shares(&verdict.found.hosts, &verdict.found.flows, counted.max(all));
+    assert!(
+        (0.0..=1.0).contains(&verdict.coverage.unwrap()),
+        "{verdict:#?}"
+    );
+    let serde_json::Value::Object(causes) =
+        serde_json::to_value(verdict.unexplained.unwrap()).unwrap()
     else {
         panic!("unexplained is no object")
     };
     let caused: u64 = causes.values().map(|bytes| bytes.as_u64().unwrap()).sum();
-    assert_eq!(caused, verdict.unexplained_bytes);
+    assert_eq!(caused, verdict.unexplained_bytes.unwrap());
 }
 
 fn assert_shares(hosts: &[HostShare], flows: &[FlowShare], whole: u64) {
