@@ -408,6 +408,9 @@ pub enum End {
 }
 
 impl End {
+    /// All that a flow has.
+    pub const BOTH: [End; 2] = [End::Opener, End::Peer];
+
     /// Its address in a flow.
     pub fn of(self, record: &FlowRecord) -> IpAddr {
         match self {
@@ -417,25 +420,31 @@ impl End {
     }
 
     /// The body of a request for a dump of the flows that have this end at that address. Kernels before 5.8 do not know
-    /// the filter and dump all flows of the address's family.
-    pub fn write_filter(self, writer: &mut Writer, address: IpAddr) {
+    /// the filter and dump all flows of IPv4. There is none for IPv6: the kernel compares such addresses the wrong way
+    /// round and leaves out just the flows that were asked for (ctnetlink_filter_match_tuple, 5.8 to 6.18 at least).
+    pub fn write_filter(self, writer: &mut Writer, address: Ipv4Addr) {
         let (tuple, flags) = match self {
             End::Opener => (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS),
             End::Peer => (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS),
         };
-        let family = match address {
-            IpAddr::V4(_) => NFPROTO_IPV4,
-            IpAddr::V6(_) => NFPROTO_IPV6,
-        };
         // A filter by tuple needs the family: the kernel reads the address by it.
-        writer.nfgen(family, 0);
+        writer.nfgen(family(address.into()), 0);
         writer.nest(tuple, |w| {
-            w.nest(CTA_TUPLE_IP, |w| match address {
-                IpAddr::V4(address) => w.attribute(CTA_IP_V4_SRC, &address.octets()),
-                IpAddr::V6(address) => w.attribute(CTA_IP_V6_SRC, &address.octets()),
+            w.nest(CTA_TUPLE_IP, |w| {
+                w.attribute(CTA_IP_V4_SRC, &address.octets());
             });
         });
         // Flags in the host's byte order, unlike all other numbers of ctnetlink.
-        writer.nest(CTA_FILTER, |w| w.attribute(flags, &BY_SOURCE.to_ne_bytes()));
+        writer.nest(CTA_FILTER, |w| {
+            w.attribute(flags, &BY_SOURCE.to_ne_bytes());
+        });
+    }
+}
+
+/// nfgen_family: a dump has only the flows of this one.
+pub fn family(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => NFPROTO_IPV4,
+        IpAddr::V6(_) => NFPROTO_IPV6,
     }
 }
