@@ -35,7 +35,7 @@ const PURE: [&str; 20] = [
     "src/kernel/conntrack.rs",
     "src/kernel/expression.rs",
 ];
-const NOT_IN_PURE: [&str; 16] = [
+const NOT_IN_PURE: [&str; 17] = [
     "crate::daemon",
     "crate::sink",
     "crate::cli",
@@ -44,6 +44,7 @@ const NOT_IN_PURE: [&str; 16] = [
     "kernel::socket",
     "kernel::nftables",
     "kernel::flows",
+    "kernel::flow_events",
     "kernel::facts",
     "kernel::monitor",
     "std::fs",

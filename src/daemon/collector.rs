@@ -306,11 +306,12 @@ impl Worker {
         }
         let (follows, routes) = (&mut self.follows, &mut doors.routes);
         let mut routes_failed = None;
-        doors.flows.dump(|record| {
+        let each = |record: &FlowRecord| {
             if let Err(error) = absorb(follows, record, routes) {
                 routes_failed = Some(error);
             }
-        })?;
+        };
+        doors.flows.dump(each, || {})?;
         for follow in &mut self.follows {
             let after = follow.counted_now(&mut doors.nftables, table)?;
             follow.drilldown.end_dump(Bracket {

@@ -10,6 +10,7 @@ pub mod devices;
 pub mod error;
 pub mod expression;
 pub mod facts;
+pub mod flow_events;
 pub mod flows;
 pub mod link_speed;
 pub mod links;

@@ -20,6 +20,7 @@ mod discover;
 mod disk;
 mod exact;
 mod existing;
+mod flow_events;
 mod follow;
 mod full;
 mod instances;
