@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::Counter;
+pub use crate::drilldown::Counted;
 use crate::drilldown::rank::RankBy;
 use crate::drilldown::verdict::Findings;
 use crate::event::Event;
@@ -68,17 +69,6 @@ pub struct Ending {
     pub counted: Option<Counted>,
     /// Why, when not because the threshold is idle again.
     pub ended_by: Option<String>,
-}
-
-/// What a counter counted within an account.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Counted {
-    /// From its first reading to its last.
-    pub volume: Volume,
-    /// The highest bit rate of one interval.
-    pub peak_bits: f64,
-    /// The highest packet rate of one interval.
-    pub peak_packets: f64,
 }
 
 /// What a drilldown knows so far.

@@ -96,6 +96,17 @@ pub enum Event {
         /// What was in it.
         before: Vec<IpNet>,
     },
+    /// The time between conntrack dumps is another one, to keep within the CPU budget.
+    Pace {
+        /// From the end of a dump to the beginning of the next.
+        interval_seconds: f64,
+        /// What the last dump took.
+        dump_seconds: f64,
+        /// CPU time of that.
+        dump_cpu_seconds: f64,
+        /// Flows remembered for all drilldowns going on.
+        flows: u64,
+    },
     /// The configuration was read again.
     Config {
         /// `reloaded` or `rejected`.

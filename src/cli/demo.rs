@@ -82,6 +82,7 @@ impl<'a> Teller<'a> {
                 | Event::Reset { .. }
                 | Event::Health { .. }
                 | Event::Subnet { .. }
+                | Event::Pace { .. }
                 | Event::Config { .. } => return Ok(()),
             },
             Moment::Report(report) => {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -102,6 +103,16 @@ pub fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
                 format!("{subnet} is {now}, was {before}"),
             )
         }
+        Event::Pace {
+            interval_seconds,
+            dump_seconds,
+            flows,
+            ..
+        } => (
+            "pace",
+            Paint::Plain,
+            pace(*interval_seconds, *dump_seconds, *flows),
+        ),
         Event::Config { result, messages } => config(*result, messages),
     }
 }
@@ -221,6 +232,18 @@ fn gap(
     };
     let length = duration(between(from, to));
     format!("{length} without counting: {}; {bound}", foreign(cause))
+}
+
+fn pace(interval: f64, dump: f64, flows: u64) -> String {
+    let seconds = |seconds: f64| {
+        let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        duration(whole)
+    };
+    format!(
+        "conntrack is dumped every {}: a dump took {dump:.3} s, {} remembered",
+        seconds(interval),
+        counted(flows, "flow")
+    )
 }
 
 fn health(

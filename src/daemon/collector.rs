@@ -1,6 +1,7 @@
-//! The thread that follows flows while a drilldown goes on: dumps conntrack at the pace the budget allows, lets
-//! one dump feed every drilldown, and sends what they find to the loop. It sleeps while there is none.
+//! The thread that follows flows while a drilldown goes on: listens to conntrack's events, dumps it at the pace the
+//! budget allows, and sends what the drilldowns find to the loop. It sleeps while there is none.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,26 +9,26 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::conntrack::{Conntrack, Listened};
+use super::followed::Followed;
 use super::{Message, Trouble, clock};
-use crate::ask::{Ask, Ending, Inquiry, Progress, Question};
-use crate::config::{Config, Counter};
-use crate::drilldown::attribution::inside_ends;
+use crate::ask::{Ask, Inquiry, Question};
+use crate::config::Config;
+use crate::drilldown::pace::{Pace, REST_FACTOR, Round};
 use crate::drilldown::scope::Scope;
-use crate::drilldown::shares::Known;
-use crate::drilldown::verdict::Findings;
-use crate::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
-use crate::kernel::addresses;
-use crate::kernel::conntrack::FlowRecord;
+use crate::drilldown::set::DrilldownSet;
+use crate::drilldown::{AccountStart, Bracket, Drilldown};
+use crate::event::Event;
 use crate::kernel::error::KernelError;
-use crate::kernel::flows::Flows;
 use crate::kernel::nftables::Nftables;
-use crate::kernel::routes::Routes;
-use crate::units::{TableFamily, Volume};
+use crate::kernel::{addresses, facts};
 
 /// Asks that may wait while a dump goes on.
 const QUEUE: usize = 1024;
-/// A dump slows forwarding on the other cores: they stay idle this many times as long as one lasts.
-const REST_FACTOR: u32 = 10;
+/// Events are read so often: what waits meanwhile fits ten times into their buffer at 100,000 a second.
+const LISTEN_EVERY: Duration = Duration::from_millis(30);
+/// After a loss a dump finds what was missed, not more often than this.
+const RESYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// The loop's end of the queue.
 pub struct Collector {
@@ -46,16 +47,7 @@ impl Collector {
     /// Starts the thread; it works in the network namespace of the calling thread.
     pub fn start(config: Arc<Config>, inbox: SyncSender<Message>) -> io::Result<Self> {
         let (tasks, queue) = sync_channel(QUEUE);
-        let interval = config.drilldown.interval;
-        let mut worker = Worker {
-            config,
-            inbox,
-            kernel: None,
-            follows: Vec::new(),
-            interval,
-            dumped_at: None,
-            dump_time: Duration::ZERO,
-        };
+        let mut worker = Worker::new(config, inbox);
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || worker.run(&queue))?;
@@ -99,33 +91,44 @@ impl Collector {
 struct Worker {
     config: Arc<Config>,
     inbox: SyncSender<Message>,
-    /// Opened with the first drilldown: a router that never needs one pays nothing.
-    kernel: Option<Doors>,
-    follows: Vec<Follow>,
-    interval: Duration,
-    dumped_at: Option<Instant>,
-    /// What the last dump took.
-    dump_time: Duration,
+    /// Open while drilldowns go on: a router that needs none pays nothing.
+    doors: Option<Doors>,
+    set: DrilldownSet,
+    /// The drilldowns of the set, and their counters as last told.
+    followed: Vec<Followed>,
+    pace: Pace,
+    last_dump: Option<LastDump>,
+    /// Events were lost: a dump must find what they told.
+    out_of_step: bool,
 }
 
 struct Doors {
-    flows: Flows,
+    conntrack: Conntrack,
     nftables: Nftables,
-    routes: Routes,
 }
 
-/// One drilldown, and its counter as last told.
-struct Follow {
-    drilldown: Drilldown,
-    counter: Counter,
-    counted: Volume,
-    kernel: Volume,
-    before: Volume,
-    dumps: u64,
-    ending: Option<Ending>,
+#[derive(Clone, Copy)]
+struct LastDump {
+    ended: Instant,
+    took: Duration,
+    /// CPU time of this thread by then.
+    cpu: Duration,
 }
 
 impl Worker {
+    fn new(config: Arc<Config>, inbox: SyncSender<Message>) -> Self {
+        Worker {
+            pace: Pace::new(config.drilldown.interval, config.drilldown.cpu_budget),
+            config,
+            inbox,
+            doors: None,
+            set: DrilldownSet::default(),
+            followed: Vec::new(),
+            last_dump: None,
+            out_of_step: false,
+        }
+    }
+
     fn run(&mut self, queue: &Receiver<Task>) {
         loop {
             match self.next(queue) {
@@ -135,35 +138,50 @@ impl Worker {
                     while let Ok(task) = queue.try_recv() {
                         self.take(task);
                     }
-                    if !self.is_due() {
-                        continue;
-                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.look();
+            self.listen();
+            if self.is_due() {
+                self.look();
+            }
         }
     }
 
     fn next(&self, queue: &Receiver<Task>) -> Result<Task, RecvTimeoutError> {
-        if self.follows.is_empty() {
+        if self.followed.is_empty() {
             return queue.recv().map_err(|_| RecvTimeoutError::Disconnected);
         }
-        queue.recv_timeout(self.rest())
+        let rest = self.rest();
+        let listens = (self.doors.as_ref()).is_some_and(|doors| doors.conntrack.listens());
+        queue.recv_timeout(if listens {
+            rest.min(LISTEN_EVERY)
+        } else {
+            rest
+        })
     }
 
     /// How long until the next dump.
     fn rest(&self) -> Duration {
-        self.dumped_at.map_or(Duration::ZERO, |at| {
-            (at + self.interval).saturating_duration_since(clock::monotonic())
-        })
+        let Some(last) = self.last_dump else {
+            return Duration::ZERO;
+        };
+        let cool = last.took * REST_FACTOR;
+        let begins = self.followed.iter().any(|followed| followed.dumps == 0);
+        // A drilldown that begins does not wait for the beat, nor does one that has lost events.
+        let wait = match (begins, self.out_of_step) {
+            (true, _) => cool,
+            (false, true) => self.pace.interval().min(cool.max(RESYNC_EVERY)),
+            (false, false) => self.pace.interval(),
+        };
+        (last.ended + wait).saturating_duration_since(clock::monotonic())
     }
 
-    /// A drilldown that begins or ends does not wait for the beat.
+    /// One that ends waits for nothing: what flows move from now on is not in its account.
     fn is_due(&self) -> bool {
-        let pressing = |follow: &Follow| follow.ending.is_some() || follow.dumps == 0;
-        !self.follows.is_empty() && (self.follows.iter().any(pressing) || self.rest().is_zero())
+        let ends = |followed: &Followed| followed.ending.is_some();
+        !self.followed.is_empty() && (self.followed.iter().any(ends) || self.rest().is_zero())
     }
 
     fn take(&mut self, task: Task) {
@@ -175,52 +193,61 @@ impl Worker {
                 counted,
                 kernel,
             }) => {
-                if let Some(follow) = self.follow(&id) {
-                    (follow.counted, follow.kernel) = (counted, kernel);
+                if let Some(followed) = self.followed(&id) {
+                    (followed.counted, followed.kernel) = (counted, kernel);
                 }
             }
             Task::Ask(Ask::End(ending)) => {
-                if let Some(follow) = self.follow(&ending.id) {
-                    follow.ending = Some(*ending);
+                if let Some(followed) = self.followed(&ending.id) {
+                    followed.ending = Some(*ending);
                 }
             }
             Task::Ask(Ask::Discard { id }) => {
-                self.follows.retain(|follow| follow.drilldown.id() != id)
+                self.followed.retain(|followed| followed.id != id);
+                self.set.discard(&id);
+                self.listen_as_needed();
             }
         }
     }
 
-    fn follow(&mut self, id: &str) -> Option<&mut Follow> {
-        self.follows
-            .iter_mut()
-            .find(|follow| follow.drilldown.id() == id)
+    fn followed(&mut self, id: &str) -> Option<&mut Followed> {
+        self.followed.iter_mut().find(|followed| followed.id == id)
     }
 
     /// Drilldowns that go on do so in the scope that their counter has from now on.
     fn reconfigure(&mut self, config: Arc<Config>) {
         self.config = config;
-        if let Some(doors) = &mut self.kernel {
-            doors.routes.forget();
+        self.pace = Pace::new(
+            self.config.drilldown.interval,
+            self.config.drilldown.cpu_budget,
+        );
+        if let Some(doors) = &mut self.doors {
+            doors.conntrack.forget_routes();
         }
-        if self.follows.is_empty() {
+        if self.followed.is_empty() {
             return;
         }
         let own = self.own_addresses();
-        let is_other = |follow: &Follow| {
-            let scope = follow.scope_in(&self.config, &own);
-            scope.is_some_and(|scope| !follow.drilldown.is_about(&scope))
-        };
-        let rest = self.dump_time * REST_FACTOR;
-        let rested = (self.dumped_at).is_none_or(|at| at + rest <= clock::monotonic());
-        if rested && self.follows.iter().any(is_other) {
+        let scopes: Vec<(String, Scope)> = (self.followed.iter())
+            .filter_map(|followed| {
+                Some((followed.id.clone(), followed.scope_in(&self.config, &own)?))
+            })
+            .collect();
+        let mut each = scopes.iter();
+        let differs = each.any(|(id, scope)| !self.set.is_about(id, scope));
+        let rested = self
+            .last_dump
+            .is_none_or(|last| last.ended + last.took * REST_FACTOR <= clock::monotonic());
+        if differs && rested {
             // What flows moved until now belongs to the counter as it was.
             self.look();
         }
-        for follow in &mut self.follows {
-            if let Some(scope) = follow.scope_in(&self.config, &own) {
-                follow.drilldown.go_on(scope);
+        for (id, scope) in scopes {
+            if let Some(drilldown) = self.set.get_mut(&id) {
+                drilldown.go_on(scope);
             }
         }
+        self.listen_as_needed();
     }
 
     fn own_addresses(&self) -> Vec<IpAddr> {
@@ -230,97 +257,181 @@ impl Worker {
     }
 
     fn begin(&mut self, inquiry: Inquiry) {
-        if let Some(doors) = self.kernel.as_mut().filter(|_| self.follows.is_empty()) {
-            doors.routes.forget();
-        }
         let own = self.own_addresses();
-        let Question::Counter(counter) = inquiry.question else {
-            return;
+        let (scope, capacity) = match &inquiry.question {
+            Question::Counter(counter) => {
+                (Scope::new(&self.config, counter, &own), counter.capacity)
+            }
+            Question::Host(host) => (Scope::of_host(*host, &own), None),
         };
-        let scope = Scope::new(&self.config, &counter, &own);
         let start = AccountStart {
             at: inquiry.started.at,
             wall: inquiry.started.wall,
-            capacity: counter.capacity,
+            capacity,
             top: self.config.drilldown.top,
             rank_by: inquiry.rank_by,
         };
-        self.follows.push(Follow {
-            counter: *counter,
-            drilldown: Drilldown::new(inquiry.id, inquiry.threshold, scope, start),
-            counted: Volume::default(),
-            kernel: Volume::default(),
-            before: Volume::default(),
-            dumps: 0,
-            ending: None,
-        });
+        let drilldown = Drilldown::new(inquiry.id.clone(), inquiry.threshold, scope, start);
+        self.set.begin(drilldown);
+        self.followed
+            .push(Followed::new(inquiry.id, inquiry.question));
+        self.listen_as_needed();
+    }
+
+    /// Opens the doors where drilldowns go on, and closes them where none does.
+    fn listen_as_needed(&mut self) {
+        if self.set.is_empty() {
+            self.doors = None;
+            self.out_of_step = false;
+            return;
+        }
+        let opened = self.doors().map(|_| ());
+        self.report("flows_unreadable", opened.as_ref().err());
+        let Some(doors) = &mut self.doors else {
+            return;
+        };
+        let listening = doors.conntrack.listen_for(&self.set);
+        self.report("events_unheard", listening.as_ref().err());
+    }
+
+    fn doors(&mut self) -> Result<&mut Doors, KernelError> {
+        let doors = match self.doors.take() {
+            Some(doors) => doors,
+            None => Doors {
+                conntrack: Conntrack::open()?,
+                nftables: Nftables::open()?,
+            },
+        };
+        Ok(self.doors.insert(doors))
+    }
+
+    /// Reads the events that wait.
+    fn listen(&mut self) {
+        if let Some(doors) = &mut self.doors {
+            let listened = doors.conntrack.drain(&mut self.set);
+            self.note(listened);
+        }
+    }
+
+    fn note(&mut self, listened: Listened) {
+        self.out_of_step |= listened.overruns > 0;
+        for drilldown in self.set.drilldowns() {
+            let circumstances = drilldown.circumstances();
+            circumstances.overruns += listened.overruns;
+            for (program, flows) in &listened.deleted_by_program {
+                *circumstances
+                    .deleted_by_program
+                    .entry(program.clone())
+                    .or_default() += flows;
+            }
+        }
+        if listened.events_error.is_some() {
+            self.report("events_unheard", listened.events_error.as_ref());
+        }
+        if listened.routes_error.is_some() {
+            self.report("routes_unreadable", listened.routes_error.as_ref());
+        }
     }
 
     /// One dump for all drilldowns, then what each of them knows by it.
     fn look(&mut self) {
         let (began, cpu) = (clock::monotonic(), clock::thread_cpu());
+        self.out_of_step = false;
         let dumped = self.dump();
-        let dump_time = clock::monotonic().saturating_duration_since(began);
-        let cpu_time = clock::thread_cpu().saturating_sub(cpu);
         self.report("flows_unreadable", dumped.as_ref().err());
-        if dumped.is_err() {
-            self.follows
-                .iter_mut()
-                .for_each(|follow| follow.drilldown.lost());
-        }
-        let budget = cpu_time.div_f64(self.config.drilldown.cpu_budget.max(f64::EPSILON));
-        self.interval = self
-            .config
-            .drilldown
-            .interval
-            .max(budget)
-            .max(dump_time * REST_FACTOR);
-        (self.dumped_at, self.dump_time) = (Some(began), dump_time);
-        for mut follow in std::mem::take(&mut self.follows) {
-            follow.dumps += 1;
-            if let Some(ending) = follow.ending.take() {
-                self.send(Message::Verdict(Box::new(follow.finish(ending))));
-            } else {
-                self.send(Message::Progress(Box::new(
-                    follow.progress(dump_time, self.interval),
-                )));
-                self.follows.push(follow);
+        if let Err(error) = &dumped {
+            let error = error.to_string();
+            for drilldown in self.set.drilldowns() {
+                drilldown.circumstances().failed_dumps += 1;
+                drilldown.circumstances().dump_error = Some(error.clone());
             }
         }
+        self.note_sysctls();
+        self.keep_pace(began, cpu);
+        self.answer();
     }
 
     fn dump(&mut self) -> Result<(), KernelError> {
-        let doors = match &mut self.kernel {
-            Some(doors) => doors,
-            None => self.kernel.insert(Doors {
-                flows: Flows::open()?,
-                nftables: Nftables::open()?,
-                routes: Routes::open()?,
-            }),
+        self.doors()?;
+        let Some(doors) = &mut self.doors else {
+            return Ok(());
         };
-        doors.routes.forget_indexes();
         let table = &self.config.table.name;
-        for follow in &mut self.follows {
-            follow.before = follow.counted_now(&mut doors.nftables, table)?;
-            follow.drilldown.begin_dump(clock::wall());
+        for followed in &mut self.followed {
+            followed.before = followed.counted_now(&mut doors.nftables, table)?;
         }
-        let (follows, routes) = (&mut self.follows, &mut doors.routes);
-        let mut routes_failed = None;
-        let each = |record: &FlowRecord| {
-            if let Err(error) = absorb(follows, record, routes) {
-                routes_failed = Some(error);
-            }
+        let (dumped, listened) = doors.conntrack.dump(&mut self.set);
+        let mut brackets_by_id = BTreeMap::new();
+        for followed in &mut self.followed {
+            followed.dumps += 1;
+            let after = followed.counted_now(&mut doors.nftables, table)?;
+            let before = followed.before;
+            brackets_by_id.insert(followed.id.as_str(), Bracket { before, after });
+        }
+        if dumped.is_ok() {
+            let bracket_of = |id: &str| brackets_by_id.get(id).copied().unwrap_or_default();
+            self.set.end_dump(bracket_of);
+        }
+        self.note(listened);
+        dumped
+    }
+
+    /// What the kernel does not keep at this moment, flows that begin now will lack.
+    fn note_sysctls(&mut self) {
+        let is_off = |name| facts::conntrack(name) == Some(0);
+        let (accounting, stamps) = (is_off("acct"), is_off("timestamp"));
+        let listens = (self.doors.as_ref()).is_some_and(|doors| doors.conntrack.listens());
+        let events = is_off("events") || !listens;
+        for drilldown in self.set.drilldowns() {
+            let circumstances = drilldown.circumstances();
+            circumstances.accounting_off |= accounting;
+            circumstances.stamps_off |= stamps;
+            circumstances.events_off |= events;
+        }
+    }
+
+    fn keep_pace(&mut self, began: Instant, cpu_before: Duration) {
+        let (ended, cpu) = (clock::monotonic(), clock::thread_cpu());
+        let took = ended.saturating_duration_since(began);
+        let round = Round {
+            dump_time: took,
+            dump_cpu: cpu.saturating_sub(cpu_before),
+            events_cpu: (self.last_dump)
+                .map_or(Duration::ZERO, |last| cpu_before.saturating_sub(last.cpu)),
+            elapsed: (self.last_dump)
+                .map_or(took, |last| ended.saturating_duration_since(last.ended)),
         };
-        doors.flows.dump(each, || {})?;
-        for follow in &mut self.follows {
-            let after = follow.counted_now(&mut doors.nftables, table)?;
-            follow.drilldown.end_dump(Bracket {
-                before: follow.before,
-                after,
-            });
+        self.last_dump = Some(LastDump { ended, took, cpu });
+        if self.pace.note(round) {
+            self.send(Message::Log(Box::new(Event::Pace {
+                interval_seconds: self.pace.interval().as_secs_f64(),
+                dump_seconds: took.as_secs_f64(),
+                dump_cpu_seconds: round.dump_cpu.as_secs_f64(),
+                flows: self.set.flows_seen() as u64,
+            })));
         }
-        self.report("routes_unreadable", routes_failed.as_ref());
-        Ok(())
+    }
+
+    fn answer(&mut self) {
+        let took = self.last_dump.map_or(Duration::ZERO, |last| last.took);
+        let mut going_on = Vec::with_capacity(self.followed.len());
+        for mut followed in std::mem::take(&mut self.followed) {
+            if let Some(ending) = followed.ending.take() {
+                let verdict = self.set.finish(&followed.id, ending.into(), &());
+                if let Some(verdict) = verdict {
+                    self.send(Message::Verdict(Box::new(verdict)));
+                }
+                continue;
+            }
+            let counted = followed.counts().then_some(followed.before);
+            if let Some(found) = self.set.findings(&followed.id, counted, &()) {
+                let progress = followed.progress(found, took, self.pace.interval());
+                self.send(Message::Progress(Box::new(progress)));
+            }
+            going_on.push(followed);
+        }
+        self.followed = going_on;
+        self.listen_as_needed();
     }
 
     fn report(&self, code: &'static str, error: Option<&KernelError>) {
@@ -333,85 +444,5 @@ impl Worker {
     fn send(&self, message: Message) {
         // A loop that has ended wants nothing more.
         let _ = self.inbox.send(message);
-    }
-}
-
-/// Hands a flow to all drilldowns. Routes are asked only where one cannot judge it without.
-fn absorb(
-    follows: &mut [Follow],
-    record: &FlowRecord,
-    routes: &mut Routes,
-) -> Result<(), KernelError> {
-    let mut path = None;
-    for follow in follows {
-        if follow.drilldown.absorb(record) {
-            continue;
-        }
-        let path = match &path {
-            Some(path) => path,
-            None => {
-                let (opener, peer) = inside_ends(record);
-                path.insert(routes.path(opener, peer)?)
-            }
-        };
-        follow.drilldown.absorb_by_path(record, path);
-    }
-    Ok(())
-}
-
-impl Follow {
-    /// What its counter means by that configuration; `None` where the account is closed.
-    fn scope_in(&self, config: &Config, own: &[IpAddr]) -> Option<Scope> {
-        let counter = config.counter(&self.counter.name)?;
-        let goes_on = self.ending.is_none();
-        goes_on.then(|| Scope::new(config, counter, own))
-    }
-
-    /// What the counter has counted since the account began, at this moment.
-    fn counted_now(&self, nftables: &mut Nftables, table: &str) -> Result<Volume, KernelError> {
-        let now = match &self.counter.existing {
-            None => nftables.counter(TableFamily::Inet, table, self.counter.name.as_str()),
-            Some(existing) => {
-                let table = existing.table();
-                nftables.counter(table.family(), table.name(), existing.counter())
-            }
-        }?;
-        // A value below the last one is a reset, which the loop accounts for at its next reading.
-        Ok(self
-            .counted
-            .plus(now.map(|now| now.since(self.kernel)).unwrap_or_default()))
-    }
-
-    fn progress(&self, dump_time: Duration, interval: Duration) -> Progress {
-        let progress = self.drilldown.progress(self.before, &|_| Known::default());
-        Progress {
-            id: self.drilldown.id().to_owned(),
-            counted_bytes: Some(self.before.bytes),
-            found: Findings {
-                attributed_bytes: progress.attributed_bytes,
-                excess_bytes: progress.excess_bytes,
-                hosts_remainder_bytes: progress.hosts_remainder_bytes,
-                flows_remainder_bytes: progress.flows_remainder_bytes,
-                hosts: progress.hosts,
-                flows: progress.flows,
-                ..Findings::default()
-            },
-            dumps: self.dumps,
-            dump_time,
-            interval,
-        }
-    }
-
-    fn finish(self, ending: Ending) -> crate::drilldown::verdict::Verdict {
-        let counted = ending.counted.unwrap_or_default();
-        let end = AccountEnd {
-            at: ending.ended.at,
-            wall: ending.ended.wall,
-            counted: counted.volume,
-            peak_bits_per_second: counted.peak_bits,
-            peak_packets_per_second: counted.peak_packets,
-            ended_by: ending.ended_by,
-        };
-        self.drilldown.finish(end, &|_| Known::default())
     }
 }

@@ -3,9 +3,11 @@
 
 pub mod clock;
 mod collector;
+mod conntrack;
 mod dump;
 mod errors;
 mod follow;
+mod followed;
 mod foreign;
 mod identity;
 mod ledger;
@@ -109,6 +111,8 @@ enum Message {
     Progress(Box<Progress>),
     Verdict(Box<Verdict>),
     Trouble(Trouble),
+    /// Something for the log.
+    Log(Box<Event>),
     Died {
         thread: &'static str,
         error: String,
@@ -215,6 +219,7 @@ impl Daemon {
                 self.carry_out(outcome);
                 self.publish();
             }
+            Message::Log(event) => self.log(*event),
             Message::Trouble(trouble) => self.note_trouble(trouble),
             Message::Died { thread, error } => return Err(DaemonError::Thread { thread, error }),
         }

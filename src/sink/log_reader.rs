@@ -51,6 +51,7 @@ pub fn counter_of(event: &Event) -> Option<&CounterName> {
         | Event::Gap { .. }
         | Event::Health { .. }
         | Event::Subnet { .. }
+        | Event::Pace { .. }
         | Event::Config { .. } => None,
     }
 }
