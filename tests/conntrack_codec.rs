@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use flowctl::kernel::attr::Messages;
+use flowctl::kernel::attr::{Attributes, Malformed, Messages};
 use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, dump_request, message};
 use flowctl::kernel::flow_events::{FlowEvent, Told};
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized};
@@ -317,6 +317,28 @@ fn every_truncation_is_an_error_or_a_record_with_less() {
             if let Ok(cut) = FlowRecord::decode(&bytes[..end]) {
                 assert_eq!(cut.original, FlowRecord::decode(&bytes).unwrap().original);
             }
+        }
+    }
+}
+
+#[test]
+fn both_tuples_and_the_id_are_demanded() {
+    const TUPLES_AND_ID: [u16; 3] = [1, 2, 12];
+    for bytes in messages(DUMP) {
+        for left_out in TUPLES_AND_ID {
+            let mut less = bytes[..4].to_vec();
+            for attribute in Attributes::new(&bytes[4..]).flatten() {
+                if attribute.kind != left_out {
+                    less.extend((attribute.value.len() as u16 + 4).to_ne_bytes());
+                    less.extend(attribute.kind.to_ne_bytes());
+                    less.extend(attribute.value);
+                    less.resize(less.len().next_multiple_of(4), 0);
+                }
+            }
+            let missing = Malformed::Missing {
+                attribute: left_out,
+            };
+            assert_eq!(FlowRecord::decode(&less), Err(missing));
         }
     }
 }

@@ -153,39 +153,49 @@ pub struct FlowRecord {
 }
 
 impl FlowRecord {
+    /// To be filled in: a record is built where it stays, as copies of it cost more than what is in it.
+    const BLANK: FlowRecord = FlowRecord {
+        original: Tuple::BLANK,
+        reply: Tuple::BLANK,
+        zone: 0,
+        id: 0,
+        status: 0,
+        original_volume: None,
+        reply_volume: None,
+        start: None,
+        stop: None,
+        labels: None,
+        mark: 0,
+        tcp_state: None,
+    };
+
     /// Decodes the payload of a NEW or DELETE message: nfgenmsg (4 bytes), then attributes.
     pub fn decode(payload: &[u8]) -> Result<FlowRecord, Malformed> {
         let body = payload.get(NFGEN_LENGTH..).ok_or(Malformed::Length)?;
-        let mut found = Found::default();
+        let mut record = FlowRecord::BLANK;
+        let mut seen = Seen::default();
         for attribute in Attributes::new(body) {
-            found.take(attribute?)?;
+            record.take(attribute?, &mut seen)?;
         }
-        found.record()
+        seen.check()?;
+        Ok(record)
     }
-}
 
-/// What a message's attributes gave so far.
-#[derive(Default)]
-struct Found {
-    original: Option<(Tuple, Option<u16>)>,
-    reply: Option<(Tuple, Option<u16>)>,
-    zone: Option<u16>,
-    id: Option<u32>,
-    status: u32,
-    volumes: (Option<Volume>, Option<Volume>),
-    stamps: (Option<u64>, Option<u64>),
-    labels: Option<u128>,
-    mark: u32,
-    tcp_state: Option<u8>,
-}
-
-impl Found {
-    fn take(&mut self, attribute: Attribute<'_>) -> Result<(), Malformed> {
+    #[inline]
+    fn take(&mut self, attribute: Attribute<'_>, seen: &mut Seen) -> Result<(), Malformed> {
         match attribute.kind {
             // Nested; always there.
-            CTA_TUPLE_ORIG => self.original = Some(decode_tuple(attribute)?),
+            CTA_TUPLE_ORIG => {
+                if let Some(zone) = self.original.fill(attribute)? {
+                    self.zone = zone;
+                }
+                seen.original = true;
+            }
             // Nested; always there.
-            CTA_TUPLE_REPLY => self.reply = Some(decode_tuple(attribute)?),
+            CTA_TUPLE_REPLY => {
+                self.reply.fill(attribute)?;
+                seen.reply = true;
+            }
             // IPS_* bits; be32; always there in dumps.
             CTA_STATUS => self.status = attribute.be32()?,
             // Nested by protocol; absent for protocols without state and in some events.
@@ -193,81 +203,92 @@ impl Found {
             // The mark; be32; absent when 0 (events) or not compiled in.
             CTA_MARK => self.mark = attribute.be32()?,
             // Moved since the flow began; nested; absent without accounting and in NEW.
-            CTA_COUNTERS_ORIG => self.volumes.0 = Some(decode_volume(attribute)?),
+            CTA_COUNTERS_ORIG => self.original_volume = Some(decode_volume(attribute)?),
             // The same of the reply direction.
-            CTA_COUNTERS_REPLY => self.volumes.1 = Some(decode_volume(attribute)?),
+            CTA_COUNTERS_REPLY => self.reply_volume = Some(decode_volume(attribute)?),
             // The entry's hash; be32; always there.
-            CTA_ID => self.id = Some(attribute.be32()?),
+            CTA_ID => {
+                self.id = attribute.be32()?;
+                seen.id = true;
+            }
             // The zone of both directions; be16; absent in the default zone and where directions differ.
-            CTA_ZONE => self.zone = Some(attribute.be16()?),
+            CTA_ZONE => self.zone = attribute.be16()?,
             // Nested; absent without stamps and in NEW.
-            CTA_TIMESTAMP => self.stamps = decode_stamps(attribute)?,
+            CTA_TIMESTAMP => (self.start, self.stop) = decode_stamps(attribute)?,
             // Bitmap of the host's longs; absent without the extension, when empty, and in DESTROY.
             CTA_LABELS => self.labels = Some(decode_labels(attribute)?),
             _ => {}
         }
         Ok(())
     }
+}
 
-    fn record(self) -> Result<FlowRecord, Malformed> {
-        let (original, own_zone) = self.original.ok_or(missing(CTA_TUPLE_ORIG))?;
-        let (reply, _) = self.reply.ok_or(missing(CTA_TUPLE_REPLY))?;
-        Ok(FlowRecord {
-            original,
-            reply,
-            zone: self.zone.or(own_zone).unwrap_or(0),
-            id: self.id.ok_or(missing(CTA_ID))?,
-            status: self.status,
-            original_volume: self.volumes.0,
-            reply_volume: self.volumes.1,
-            start: self.stamps.0,
-            stop: self.stamps.1,
-            labels: self.labels,
-            mark: self.mark,
-            tcp_state: self.tcp_state,
-        })
+/// Which of the attributes came that must.
+#[derive(Default)]
+struct Seen {
+    original: bool,
+    reply: bool,
+    id: bool,
+}
+
+impl Seen {
+    fn check(&self) -> Result<(), Malformed> {
+        demand(self.original, CTA_TUPLE_ORIG)?;
+        demand(self.reply, CTA_TUPLE_REPLY)?;
+        demand(self.id, CTA_ID)
     }
 }
 
-/// A tuple and the zone of its direction where it has one of its own.
-fn decode_tuple(outer: Attribute<'_>) -> Result<(Tuple, Option<u16>), Malformed> {
-    let (mut source, mut destination, mut layer4, mut zone) = (None, None, None, None);
-    for attribute in outer.nested() {
-        let attribute = attribute?;
-        match attribute.kind {
-            // Nested; always there.
-            CTA_TUPLE_IP => (source, destination) = decode_addresses(attribute)?,
-            // Nested; always there.
-            CTA_TUPLE_PROTO => layer4 = Some(decode_layer4(attribute)?),
-            // Zone of this direction alone; be16; absent when both share one.
-            CTA_TUPLE_ZONE => zone = Some(attribute.be16()?),
-            _ => {}
-        }
-    }
-    let (protocol, detail) = layer4.ok_or(missing(CTA_TUPLE_PROTO))?;
-    let tuple = Tuple {
-        source: source.ok_or(missing(CTA_IP_V4_SRC))?,
-        destination: destination.ok_or(missing(CTA_IP_V4_DST))?,
-        protocol,
-        detail,
+impl Tuple {
+    const BLANK: Tuple = Tuple {
+        source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        protocol: 0,
+        detail: Detail::None,
     };
-    Ok((tuple, zone))
-}
 
-fn decode_addresses(outer: Attribute<'_>) -> Result<(Option<IpAddr>, Option<IpAddr>), Malformed> {
-    let (mut source, mut destination) = (None, None);
-    for attribute in outer.nested() {
-        let attribute = attribute?;
-        // Addresses in network order; those of the other family are absent.
-        match attribute.kind {
-            CTA_IP_V4_SRC => source = Some(v4(attribute)?),
-            CTA_IP_V4_DST => destination = Some(v4(attribute)?),
-            CTA_IP_V6_SRC => source = Some(v6(attribute)?),
-            CTA_IP_V6_DST => destination = Some(v6(attribute)?),
-            _ => {}
+    /// The zone of this direction, where it has one of its own.
+    fn fill(&mut self, outer: Attribute<'_>) -> Result<Option<u16>, Malformed> {
+        let (mut addresses, mut layer4, mut zone) = (false, false, None);
+        for attribute in outer.nested() {
+            let attribute = attribute?;
+            match attribute.kind {
+                // Nested; always there.
+                CTA_TUPLE_IP => {
+                    self.fill_addresses(attribute)?;
+                    addresses = true;
+                }
+                // Nested; always there.
+                CTA_TUPLE_PROTO => {
+                    (self.protocol, self.detail) = decode_layer4(attribute)?;
+                    layer4 = true;
+                }
+                // Zone of this direction alone; be16; absent when both share one.
+                CTA_TUPLE_ZONE => zone = Some(attribute.be16()?),
+                _ => {}
+            }
         }
+        demand(addresses, CTA_TUPLE_IP)?;
+        demand(layer4, CTA_TUPLE_PROTO)?;
+        Ok(zone)
     }
-    Ok((source, destination))
+
+    fn fill_addresses(&mut self, outer: Attribute<'_>) -> Result<(), Malformed> {
+        let (mut source, mut destination) = (false, false);
+        for attribute in outer.nested() {
+            let attribute = attribute?;
+            // Addresses in network order; those of the other family are absent.
+            match attribute.kind {
+                CTA_IP_V4_SRC => (self.source, source) = (v4(attribute)?, true),
+                CTA_IP_V4_DST => (self.destination, destination) = (v4(attribute)?, true),
+                CTA_IP_V6_SRC => (self.source, source) = (v6(attribute)?, true),
+                CTA_IP_V6_DST => (self.destination, destination) = (v6(attribute)?, true),
+                _ => {}
+            }
+        }
+        demand(source, CTA_IP_V4_SRC)?;
+        demand(destination, CTA_IP_V4_DST)
+    }
 }
 
 fn v4(attribute: Attribute<'_>) -> Result<IpAddr, Malformed> {
@@ -280,6 +301,14 @@ fn v6(attribute: Attribute<'_>) -> Result<IpAddr, Malformed> {
 
 fn missing(attribute: u16) -> Malformed {
     Malformed::Missing { attribute }
+}
+
+fn demand(seen: bool, attribute: u16) -> Result<(), Malformed> {
+    if seen {
+        Ok(())
+    } else {
+        Err(missing(attribute))
+    }
 }
 
 /// Protocol number and what the protocol has besides.

@@ -134,6 +134,13 @@ mod tests {
     }
 
     #[test]
+    fn a_dump_that_was_interrupted_is_an_error() {
+        let end = |interrupted| whole(DumpEnd { interrupted });
+        assert!(end(false).is_ok());
+        assert!(matches!(end(true), Err(KernelError::Interrupted { .. })));
+    }
+
+    #[test]
     fn a_kernel_that_refuses_or_ignores_the_filter_gives_the_same_flows() {
         let Ok(namespace) = Namespace::new("alone") else {
             // Those in tests/netns say it loudly.

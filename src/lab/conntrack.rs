@@ -15,8 +15,8 @@ const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
 /// NLM_F_EXCL | NLM_F_CREATE: a flow that is there already is an error, not an update.
 const NEW: u16 = 0x600;
-/// Well below the default send buffer, which a datagram must fit as a whole.
-const BATCH_BYTES: usize = 64 * 1024;
+/// So small that the default receive buffer holds an answer to each message of a batch, should all be refused.
+const BATCH_BYTES: usize = 32 * 1024;
 
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;

@@ -1,6 +1,7 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
-//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet` and `daemon`.
+//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `daemon` and
+//! `conntrack`.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
     reason = "a benchmark reads clocks, runs its peers, and a panic is its report"
 )]
 
+mod conntrack;
 mod daemon;
 mod packet;
 mod setup;
@@ -32,10 +34,11 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tables: [Table; 3] = [
+    let tables: [Table; 4] = [
         ("tick", tick::run),
         ("packet", packet::run),
         ("daemon", daemon::run),
+        ("conntrack", conntrack::run),
     ];
     for (name, run) in tables {
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {
