@@ -172,6 +172,8 @@ hold = "{}ms"
 release = "{}ms"
 [drilldown]
 interval = "{}ms"
+[names]
+leases = []
 "#,
             milliseconds(part(0.0125)).clamp(100, 500),
             CAPACITY / 1e6,

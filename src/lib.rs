@@ -23,6 +23,9 @@ pub mod watch;
 
 pub mod drilldown;
 
+// What the addresses in it are called, and which of them are one device.
+pub mod names;
+
 pub mod engine;
 
 // What is known at a tick, what happened, and what is wrong: all that anyone outside ever sees.

@@ -9,6 +9,7 @@ pub mod discover;
 mod discover_tests;
 mod discover_text;
 mod existing;
+mod hosts;
 mod interfaces;
 mod keyword;
 mod labels;
@@ -32,6 +33,7 @@ mod tree_toml;
 mod value;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,8 +44,8 @@ pub use problem::{Problem, printable};
 pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
 
 use crate::units::{
-    BitRate, CounterName, DevicePattern, ExistingCounter, InterfaceName, PacketRate, SubnetName,
-    ThresholdName,
+    BitRate, CounterName, DevicePattern, ExistingCounter, HostName, InterfaceName, Mac, PacketRate,
+    SubnetName, ThresholdName,
 };
 
 /// A whole configuration, every reference resolved and every default filled in.
@@ -67,6 +69,10 @@ pub struct Config {
     pub log: LogConfig,
     /// The Unix socket that `flowctl status` asks.
     pub control: ControlConfig,
+    /// In the order of the file; no address has two names.
+    pub hosts: Vec<Host>,
+    /// Where other names come from.
+    pub names: NamesConfig,
 }
 
 /// `[table]`.
@@ -205,6 +211,24 @@ pub struct LogConfig {
 pub struct ControlConfig {
     /// The socket's path.
     pub socket: PathBuf,
+}
+
+/// One entry of `[hosts]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// What it is called.
+    pub name: HostName,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its hardware addresses.
+    pub macs: Vec<Mac>,
+}
+
+/// `[names]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamesConfig {
+    /// Lease files, directories of them and Kea's control sockets; `None` where it is not said: the well-known places.
+    pub leases: Option<Vec<PathBuf>>,
 }
 
 impl Config {

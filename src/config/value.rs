@@ -209,6 +209,16 @@ pub(super) fn file_path(node: &Node, remedy: &str) -> Result<PathBuf, Wrong> {
     Ok(path)
 }
 
+/// The path of a file that does not depend on where flowctl was started.
+pub(super) fn absolute_path(node: &Node, remedy: &str) -> Result<PathBuf, Wrong> {
+    let path = file_path(node, remedy)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(Wrong::new("is a relative path", remedy))
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -1,34 +1,17 @@
-//! The thread that follows flows while a drilldown goes on: listens to conntrack's events, dumps it at the pace the
-//! budget allows, and sends what the drilldowns find to the loop. It sleeps while there is none.
+//! The loop's end of the queue to the thread that follows flows: what is asked is handed over without waiting.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use super::conntrack::{Conntrack, Listened};
-use super::followed::Followed;
-use super::{Message, Trouble, clock};
-use crate::ask::{Ask, Inquiry, Question};
+use super::Message;
+use super::drilling::Drilling;
+use crate::ask::Ask;
 use crate::config::Config;
-use crate::drilldown::pace::{Pace, REST_FACTOR, Round};
-use crate::drilldown::scope::Scope;
-use crate::drilldown::set::DrilldownSet;
-use crate::drilldown::{AccountStart, Bracket, Drilldown};
-use crate::event::Event;
-use crate::kernel::error::KernelError;
-use crate::kernel::nftables::Nftables;
-use crate::kernel::{addresses, facts};
 
 /// Asks that may wait while a dump goes on.
 const QUEUE: usize = 1024;
-/// Events are read so often: what waits meanwhile fits ten times into their buffer at 100,000 a second.
-const LISTEN_EVERY: Duration = Duration::from_millis(30);
-/// After a loss a dump finds what was missed, not more often than this.
-const RESYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// The loop's end of the queue.
 pub struct Collector {
@@ -38,8 +21,11 @@ pub struct Collector {
     pending: Option<Arc<Config>>,
 }
 
-enum Task {
+/// What the thread is told.
+pub enum Task {
+    /// Something the engine asks.
     Ask(Ask),
+    /// Another configuration is in force.
     Reconfigure(Arc<Config>),
 }
 
@@ -47,7 +33,7 @@ impl Collector {
     /// Starts the thread; it works in the network namespace of the calling thread.
     pub fn start(config: Arc<Config>, inbox: SyncSender<Message>) -> io::Result<Self> {
         let (tasks, queue) = sync_channel(QUEUE);
-        let mut worker = Worker::new(config, inbox);
+        let mut worker = Drilling::new(config, inbox);
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || worker.run(&queue))?;
@@ -85,364 +71,5 @@ impl Collector {
         drop(self.tasks);
         // A panic of the thread was already printed by the panic hook.
         let _ = self.thread.join();
-    }
-}
-
-struct Worker {
-    config: Arc<Config>,
-    inbox: SyncSender<Message>,
-    /// Open while drilldowns go on: a router that needs none pays nothing.
-    doors: Option<Doors>,
-    set: DrilldownSet,
-    /// The drilldowns of the set, and their counters as last told.
-    followed: Vec<Followed>,
-    pace: Pace,
-    last_dump: Option<LastDump>,
-    /// Events were lost: a dump must find what they told.
-    out_of_step: bool,
-}
-
-struct Doors {
-    conntrack: Conntrack,
-    nftables: Nftables,
-}
-
-#[derive(Clone, Copy)]
-struct LastDump {
-    ended: Instant,
-    took: Duration,
-    /// CPU time of this thread by then.
-    cpu: Duration,
-}
-
-impl Worker {
-    fn new(config: Arc<Config>, inbox: SyncSender<Message>) -> Self {
-        Worker {
-            pace: Pace::new(config.drilldown.interval, config.drilldown.cpu_budget),
-            config,
-            inbox,
-            doors: None,
-            set: DrilldownSet::default(),
-            followed: Vec::new(),
-            last_dump: None,
-            out_of_step: false,
-        }
-    }
-
-    fn run(&mut self, queue: &Receiver<Task>) {
-        loop {
-            match self.next(queue) {
-                Ok(task) => {
-                    self.take(task);
-                    // All that waits belongs to the same moment: one dump answers it.
-                    while let Ok(task) = queue.try_recv() {
-                        self.take(task);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            self.listen();
-            if self.is_due() {
-                self.look();
-            }
-        }
-    }
-
-    fn next(&self, queue: &Receiver<Task>) -> Result<Task, RecvTimeoutError> {
-        if self.followed.is_empty() {
-            return queue.recv().map_err(|_| RecvTimeoutError::Disconnected);
-        }
-        let rest = self.rest();
-        let listens = (self.doors.as_ref()).is_some_and(|doors| doors.conntrack.listens());
-        queue.recv_timeout(if listens {
-            rest.min(LISTEN_EVERY)
-        } else {
-            rest
-        })
-    }
-
-    /// How long until the next dump.
-    fn rest(&self) -> Duration {
-        let Some(last) = self.last_dump else {
-            return Duration::ZERO;
-        };
-        let cool = last.took * REST_FACTOR;
-        let begins = self.followed.iter().any(|followed| followed.dumps == 0);
-        // A drilldown that begins does not wait for the beat, nor does one that has lost events.
-        let wait = match (begins, self.out_of_step) {
-            (true, _) => cool,
-            (false, true) => self.pace.interval().min(cool.max(RESYNC_EVERY)),
-            (false, false) => self.pace.interval(),
-        };
-        (last.ended + wait).saturating_duration_since(clock::monotonic())
-    }
-
-    /// One that ends waits for nothing: what flows move from now on is not in its account.
-    fn is_due(&self) -> bool {
-        let ends = |followed: &Followed| followed.ending.is_some();
-        !self.followed.is_empty() && (self.followed.iter().any(ends) || self.rest().is_zero())
-    }
-
-    fn take(&mut self, task: Task) {
-        match task {
-            Task::Reconfigure(config) => self.reconfigure(config),
-            Task::Ask(Ask::Begin(inquiry)) => self.begin(*inquiry),
-            Task::Ask(Ask::Counted {
-                id,
-                counted,
-                kernel,
-            }) => {
-                if let Some(followed) = self.followed(&id) {
-                    (followed.counted, followed.kernel) = (counted, kernel);
-                }
-            }
-            Task::Ask(Ask::End(ending)) => {
-                if let Some(followed) = self.followed(&ending.id) {
-                    followed.ending = Some(*ending);
-                }
-            }
-            Task::Ask(Ask::Discard { id }) => {
-                self.followed.retain(|followed| followed.id != id);
-                self.set.discard(&id);
-                self.listen_as_needed();
-            }
-        }
-    }
-
-    fn followed(&mut self, id: &str) -> Option<&mut Followed> {
-        self.followed.iter_mut().find(|followed| followed.id == id)
-    }
-
-    /// Drilldowns that go on do so in the scope that their counter has from now on.
-    fn reconfigure(&mut self, config: Arc<Config>) {
-        self.config = config;
-        self.pace = Pace::new(
-            self.config.drilldown.interval,
-            self.config.drilldown.cpu_budget,
-        );
-        if let Some(doors) = &mut self.doors {
-            doors.conntrack.forget_routes();
-        }
-        if self.followed.is_empty() {
-            return;
-        }
-        let own = self.own_addresses();
-        let scopes: Vec<(String, Scope)> = (self.followed.iter())
-            .filter_map(|followed| {
-                Some((followed.id.clone(), followed.scope_in(&self.config, &own)?))
-            })
-            .collect();
-        let mut each = scopes.iter();
-        let differs = each.any(|(id, scope)| !self.set.is_about(id, scope));
-        let rested = self
-            .last_dump
-            .is_none_or(|last| last.ended + last.took * REST_FACTOR <= clock::monotonic());
-        if differs && rested {
-            // What flows moved until now belongs to the counter as it was.
-            self.look();
-        }
-        for (id, scope) in scopes {
-            if let Some(drilldown) = self.set.get_mut(&id) {
-                drilldown.go_on(scope);
-            }
-        }
-        self.listen_as_needed();
-    }
-
-    fn own_addresses(&self) -> Vec<IpAddr> {
-        let own = addresses::own();
-        self.report("addresses_unknown", own.as_ref().err());
-        own.unwrap_or_default()
-    }
-
-    fn begin(&mut self, inquiry: Inquiry) {
-        let own = self.own_addresses();
-        let (scope, capacity) = match &inquiry.question {
-            Question::Counter(counter) => {
-                (Scope::new(&self.config, counter, &own), counter.capacity)
-            }
-            Question::Host(host) => (Scope::of_host(*host, &own), None),
-        };
-        let start = AccountStart {
-            at: inquiry.started.at,
-            wall: inquiry.started.wall,
-            capacity,
-            top: self.config.drilldown.top,
-            rank_by: inquiry.rank_by,
-        };
-        let drilldown = Drilldown::new(inquiry.id.clone(), inquiry.threshold, scope, start);
-        self.set.begin(drilldown);
-        self.followed
-            .push(Followed::new(inquiry.id, inquiry.question));
-        self.listen_as_needed();
-    }
-
-    /// Opens the doors where drilldowns go on, and closes them where none does.
-    fn listen_as_needed(&mut self) {
-        if self.set.is_empty() {
-            self.doors = None;
-            self.out_of_step = false;
-            return;
-        }
-        let opened = self.doors().map(|_| ());
-        self.report("flows_unreadable", opened.as_ref().err());
-        let Some(doors) = &mut self.doors else {
-            return;
-        };
-        let listening = doors.conntrack.listen_for(&self.set);
-        self.report("events_unheard", listening.as_ref().err());
-    }
-
-    fn doors(&mut self) -> Result<&mut Doors, KernelError> {
-        let doors = match self.doors.take() {
-            Some(doors) => doors,
-            None => Doors {
-                conntrack: Conntrack::open()?,
-                nftables: Nftables::open()?,
-            },
-        };
-        Ok(self.doors.insert(doors))
-    }
-
-    /// Reads the events that wait.
-    fn listen(&mut self) {
-        if let Some(doors) = &mut self.doors {
-            let listened = doors.conntrack.drain(&mut self.set);
-            self.note(listened);
-        }
-    }
-
-    fn note(&mut self, listened: Listened) {
-        self.out_of_step |= listened.overruns > 0;
-        for drilldown in self.set.drilldowns() {
-            let circumstances = drilldown.circumstances();
-            circumstances.overruns += listened.overruns;
-            for (program, flows) in &listened.deleted_by_program {
-                *circumstances
-                    .deleted_by_program
-                    .entry(program.clone())
-                    .or_default() += flows;
-            }
-        }
-        if listened.events_error.is_some() {
-            self.report("events_unheard", listened.events_error.as_ref());
-        }
-        if listened.routes_error.is_some() {
-            self.report("routes_unreadable", listened.routes_error.as_ref());
-        }
-    }
-
-    /// One dump for all drilldowns, then what each of them knows by it.
-    fn look(&mut self) {
-        let (began, cpu) = (clock::monotonic(), clock::thread_cpu());
-        self.out_of_step = false;
-        let dumped = self.dump();
-        self.report("flows_unreadable", dumped.as_ref().err());
-        if let Err(error) = &dumped {
-            let error = error.to_string();
-            for drilldown in self.set.drilldowns() {
-                drilldown.circumstances().failed_dumps += 1;
-                drilldown.circumstances().dump_error = Some(error.clone());
-            }
-        }
-        self.note_sysctls();
-        self.keep_pace(began, cpu);
-        self.answer();
-    }
-
-    fn dump(&mut self) -> Result<(), KernelError> {
-        self.doors()?;
-        let Some(doors) = &mut self.doors else {
-            return Ok(());
-        };
-        let table = &self.config.table.name;
-        for followed in &mut self.followed {
-            followed.before = followed.counted_now(&mut doors.nftables, table)?;
-        }
-        let (dumped, listened) = doors.conntrack.dump(&mut self.set);
-        let mut brackets_by_id = BTreeMap::new();
-        for followed in &mut self.followed {
-            followed.dumps += 1;
-            let after = followed.counted_now(&mut doors.nftables, table)?;
-            let before = followed.before;
-            brackets_by_id.insert(followed.id.as_str(), Bracket { before, after });
-        }
-        if dumped.is_ok() {
-            let bracket_of = |id: &str| brackets_by_id.get(id).copied().unwrap_or_default();
-            self.set.end_dump(bracket_of);
-        }
-        self.note(listened);
-        dumped
-    }
-
-    /// What the kernel does not keep at this moment, flows that begin now will lack.
-    fn note_sysctls(&mut self) {
-        let is_off = |name| facts::conntrack(name) == Some(0);
-        let (accounting, stamps) = (is_off("acct"), is_off("timestamp"));
-        let listens = (self.doors.as_ref()).is_some_and(|doors| doors.conntrack.listens());
-        let events = is_off("events") || !listens;
-        for drilldown in self.set.drilldowns() {
-            let circumstances = drilldown.circumstances();
-            circumstances.accounting_off |= accounting;
-            circumstances.stamps_off |= stamps;
-            circumstances.events_off |= events;
-        }
-    }
-
-    fn keep_pace(&mut self, began: Instant, cpu_before: Duration) {
-        let (ended, cpu) = (clock::monotonic(), clock::thread_cpu());
-        let took = ended.saturating_duration_since(began);
-        let round = Round {
-            dump_time: took,
-            dump_cpu: cpu.saturating_sub(cpu_before),
-            events_cpu: (self.last_dump)
-                .map_or(Duration::ZERO, |last| cpu_before.saturating_sub(last.cpu)),
-            elapsed: (self.last_dump)
-                .map_or(took, |last| ended.saturating_duration_since(last.ended)),
-        };
-        self.last_dump = Some(LastDump { ended, took, cpu });
-        if self.pace.note(round) {
-            self.send(Message::Log(Box::new(Event::Pace {
-                interval_seconds: self.pace.interval().as_secs_f64(),
-                dump_seconds: took.as_secs_f64(),
-                dump_cpu_seconds: round.dump_cpu.as_secs_f64(),
-                flows: self.set.flows_seen() as u64,
-            })));
-        }
-    }
-
-    fn answer(&mut self) {
-        let took = self.last_dump.map_or(Duration::ZERO, |last| last.took);
-        let mut going_on = Vec::with_capacity(self.followed.len());
-        for mut followed in std::mem::take(&mut self.followed) {
-            if let Some(ending) = followed.ending.take() {
-                let verdict = self.set.finish(&followed.id, ending.into(), &());
-                if let Some(verdict) = verdict {
-                    self.send(Message::Verdict(Box::new(verdict)));
-                }
-                continue;
-            }
-            let counted = followed.counts().then_some(followed.before);
-            if let Some(found) = self.set.findings(&followed.id, counted, &()) {
-                let progress = followed.progress(found, took, self.pace.interval());
-                self.send(Message::Progress(Box::new(progress)));
-            }
-            going_on.push(followed);
-        }
-        self.followed = going_on;
-        self.listen_as_needed();
-    }
-
-    fn report(&self, code: &'static str, error: Option<&KernelError>) {
-        self.send(Message::Trouble(Trouble {
-            code,
-            error: error.map(ToString::to_string),
-        }));
-    }
-
-    fn send(&self, message: Message) {
-        // A loop that has ended wants nothing more.
-        let _ = self.inbox.send(message);
     }
 }

@@ -4,6 +4,7 @@
 pub mod clock;
 mod collector;
 mod conntrack;
+mod drilling;
 mod dump;
 mod errors;
 mod follow;

@@ -177,6 +177,7 @@ fn devices(tally: &Tally, known: &dyn KnownHosts) -> Vec<HostSum> {
 mod tests {
     use super::*;
     use crate::drilldown::shares::{Device, Known};
+    use crate::units::Mac;
 
     fn volume(bytes: u64, packets: u64) -> Volume {
         Volume { bytes, packets }
@@ -221,7 +222,9 @@ mod tests {
         }
 
         fn device(&self, address: IpAddr) -> Option<Device> {
-            address.is_ipv6().then_some(Device([2, 0, 0, 0, 0, 1]))
+            Mac::new([2, 0, 0, 0, 0, 1])
+                .filter(|_| address.is_ipv6())
+                .map(Device)
         }
     }
 

@@ -10,7 +10,7 @@ use crate::drilldown::rank::{Ranked, Ranking};
 use crate::drilldown::services;
 use crate::drilldown::verdict::{EndShare, FlowShare, HostShare, ServiceShare};
 use crate::kernel::conntrack::{Detail, protocol};
-use crate::units::Volume;
+use crate::units::{Mac, Volume};
 
 /// What is known of an address besides its traffic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub struct Known {
     pub mac: Option<String>,
 }
 
-/// A device on a link, whatever addresses it has.
+/// A device on a link, by its hardware address, whatever addresses it has besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Device(pub [u8; 6]);
+pub struct Device(pub Mac);
 
 /// Who knows hosts by more than their addresses.
 pub trait KnownHosts {

@@ -1,6 +1,8 @@
 //! Netlink attributes on the wire: a borrowing iterator to read them and a buffer to write messages made of them.
 //! No attribute is known here; unknown ones are for the caller to skip, and no input makes the reader panic.
 
+use std::net::IpAddr;
+
 /// Length of `struct nlmsghdr`.
 pub const HEADER_LENGTH: usize = 16;
 /// Length of `struct nfgenmsg`, which follows the header in every nfnetlink message.
@@ -81,6 +83,15 @@ impl<'a> Attribute<'a> {
                 attribute: self.kind,
                 expected: N,
             })
+    }
+
+    /// The payload as an IPv4 or IPv6 address, as its length tells.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self.value.len() {
+            4 => <[u8; 4]>::try_from(self.value).ok().map(IpAddr::from),
+            16 => <[u8; 16]>::try_from(self.value).ok().map(IpAddr::from),
+            _ => None,
+        }
     }
 
     /// The attributes nested in the payload.

@@ -16,6 +16,7 @@ pub mod link_speed;
 pub mod links;
 pub mod listener;
 pub mod monitor;
+pub mod neighbours;
 pub mod network;
 pub mod network_monitor;
 pub mod nft;

@@ -105,7 +105,7 @@ pub fn ask(path: &Path, request: &str) -> Result<String, AskError> {
 }
 
 fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
-    let mut stream = connect(path).map_err(|source| sort(path, "connect", source))?;
+    let mut stream = connect(path, PATIENCE).map_err(|source| sort(path, "connect", source))?;
     let line = format!("{}\n", serde_json::json!({ "request": request }));
     stream
         .write_all(line.as_bytes())
@@ -132,16 +132,17 @@ fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
     Ok(answer)
 }
 
-/// The send timeout bounds the connect too: a full backlog would otherwise hold it forever.
-fn connect(path: &Path) -> Result<UnixStream, io::Error> {
+/// A connection in which no step takes longer than `patience`. The send timeout bounds the connect too: a full backlog
+/// would otherwise hold it forever.
+pub(crate) fn connect(path: &Path, patience: Duration) -> Result<UnixStream, io::Error> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(UnixStream::from(socket))
 }
