@@ -5,6 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::firewall::Firewall;
 use super::latch::Latch;
 use super::link::{Links, NewDevice};
@@ -72,6 +74,8 @@ pub struct Host {
     pub v4: IpAddr,
     /// Its IPv6 address.
     pub v6: IpAddr,
+    /// The hardware address of its device.
+    pub mac: [u8; 6],
 }
 
 impl Host {
@@ -153,6 +157,15 @@ impl Lab {
     /// The router's own firewall, for port forwards and drops.
     pub fn firewall(&self) -> Result<Firewall, LabError> {
         Firewall::open(&self.router)
+    }
+
+    /// Gives a host behind that bridge one more address, known to the router as that of its neighbour. Returns when
+    /// the kernel has said aloud what it says of a new address.
+    pub fn add_address(&self, bridge: &str, host: &Host, network: IpNet) -> Result<(), LabError> {
+        let mut router = Links::open(&self.router)?;
+        Links::open(&host.namespace)?.add_address(UPLINK, network)?;
+        router.add_neighbour(bridge, network.addr(), host.mac)?;
+        self.wait_still(&mut router)
     }
 
     fn apply(&self, options: &LabOptions) -> Result<(), LabError> {
@@ -274,6 +287,7 @@ impl Builder {
             namespace,
             v4: numbering::inside(Family::V4, subnet, number),
             v6: numbering::inside(Family::V6, subnet, number),
+            mac,
         })
     }
 }
