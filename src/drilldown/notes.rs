@@ -72,7 +72,7 @@ impl Circumstances {
             } else {
                 format!("{flows} flows were")
             };
-            note(true, format!("{flows} deleted from conntrack by {program}"));
+            note(true, format!("{flows} flushed or deleted from conntrack by {program}"));
         }
         note(
             self.zeroed,
@@ -143,7 +143,7 @@ mod tests {
         assert!(notes[0].starts_with("conntrack events were lost once"));
         assert_eq!(
             notes[1],
-            "200 flows were deleted from conntrack by conntrack (pid 7)"
+            "200 flows were flushed or deleted from conntrack by conntrack (pid 7)"
         );
         assert!(flushed.lossy());
     }
