@@ -72,7 +72,10 @@ impl Circumstances {
             } else {
                 format!("{flows} flows were")
             };
-            note(true, format!("{flows} flushed or deleted from conntrack by {program}"));
+            note(
+                true,
+                format!("{flows} flushed or deleted from conntrack by {program}"),
+            );
         }
         note(
             self.zeroed,

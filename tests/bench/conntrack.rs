@@ -20,7 +20,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use crate::setup::{children_cpu, connected, head, median, receive_only, row, thread_cpu};
 
 /// Below nf_conntrack_max, 262,144 on most machines, which is not for a benchmark to change.
-const LARGEST: u64 = 250_000;
+pub const LARGEST: u64 = 250_000;
 /// Each inside host has so many flows of the table.
 const FLOWS_A_HOST: u64 = 1_000;
 /// Flows that begin within a second, as many as end.
@@ -68,7 +68,7 @@ pub fn run(quick: bool) {
 }
 
 /// A masqueraded flow of datagrams like no other of a lower number.
-fn entry(number: u64) -> Entry {
+pub fn entry(number: u64) -> Entry {
     let [.., a, b] = (number / FLOWS_A_HOST).to_be_bytes();
     let server = IpAddr::from([198, 18, a, b]);
     let port = 10_000 + (number % FLOWS_A_HOST) as u16;
