@@ -29,6 +29,7 @@ mod listing;
 mod memory;
 mod naive;
 mod paths;
+mod probe;
 mod protected;
 mod random;
 mod reinstall;
