@@ -25,27 +25,31 @@ pub struct Probe {
 
 impl Probe {
     /// Gets ready to stand beside the table of that name; installs nothing. `None` where the kernel has no tables that
-    /// go with their owner (before Linux 5.12), or somebody else has one of the name.
+    /// go with their owner (before Linux 5.12), or there is one of the name.
     pub fn open(main: &str) -> Result<Option<Probe>, KernelError> {
         let table = probe::table_name(main);
         let mut nftables = Nftables::open()?;
-        if nftables.table(TableFamily::Inet, &table)?.is_some() {
-            return Ok(None);
-        }
-        let taken = nftables.send("ask for a table that goes", &Batch::ask_owned(&table));
-        match taken.as_ref().map_err(KernelError::errno) {
-            Ok(()) => Ok(Some(Probe {
+        let free = nftables.table(TableFamily::Inet, &table);
+        let free = free.map(|found| found.is_none()).and_then(|free| {
+            if free {
+                nftables.send("ask for a table that goes", &Batch::ask_owned(&table))?;
+            }
+            Ok(free)
+        });
+        match free {
+            Ok(free) => Ok(free.then(|| Probe {
                 nftables,
                 table,
                 watches: BTreeMap::new(),
             })),
-            Err(Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::EXIST)) => Ok(None),
-            Err(_) => taken.map(|()| None),
+            Err(error) if is_impossible(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Counts for `number` what these selectors mean from now on. For a number that is watched already they are other
-    /// ones, and what it has counted stays. Beyond 16 numbers, nothing is counted.
+    /// ones, and what it has counted stays, but where packets that arrive become packets that leave or the other way
+    /// round. Beyond 16 numbers, nothing is counted.
     pub fn watch(
         &mut self,
         number: u32,
@@ -55,8 +59,13 @@ impl Probe {
         if self.watches.len() >= WATCHES_MAX && !self.watches.contains_key(&number) {
             return Ok(());
         }
+        let watch = Watch::new(config, selectors);
+        let before = self.watches.get(&number);
+        if before.is_some_and(|before| before.leaves() != watch.leaves()) {
+            self.forget(number)?;
+        }
         let mut watches = self.watches.clone();
-        watches.insert(number, Watch::new(config, selectors));
+        watches.insert(number, watch);
         self.go_over(watches)
     }
 
@@ -126,4 +135,12 @@ impl Probe {
         }
         Ok(sources)
     }
+}
+
+/// No such flag, no such table, or a name that is too long for one.
+fn is_impossible(error: &KernelError) -> bool {
+    let impossible = [Errno::INVAL, Errno::OPNOTSUPP, Errno::EXIST, Errno::RANGE];
+    error
+        .errno()
+        .is_some_and(|errno| impossible.contains(&errno))
 }

@@ -30,6 +30,7 @@ mod memory;
 mod naive;
 mod paths;
 mod probe;
+mod probe_table;
 mod protected;
 mod random;
 mod reinstall;
