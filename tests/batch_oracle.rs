@@ -194,6 +194,7 @@ fn chains_hook_where_the_contract_says() {
             let Some(base) = chain.base else { continue };
             let (hook, priority) = match base.hook {
                 Hook::Prerouting => ("PreRouting", -90),
+                Hook::Input => panic!("nothing counts there"),
                 Hook::Forward => ("Forward", 90),
                 Hook::Output => ("LocalOut", 90),
             };

@@ -11,6 +11,7 @@ use crate::config::source;
 use crate::daemon::DaemonError;
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::Nftables;
+use crate::plan::probe;
 
 /// Prints it.
 pub fn run(args: &DiscoverArgs) -> ExitCode {
@@ -37,9 +38,11 @@ fn adopted(found: &Discovery) -> Result<String, KernelError> {
     // What was found is a valid configuration of the default table.
     let config = found.config().ok();
     let table = config.as_ref().map(|config| config.table.name.clone());
+    let table = table.unwrap_or_default();
+    let own_tables = [table.as_str(), &probe::table_name(&table)];
     let taken: BTreeSet<String> = (config.iter())
         .flat_map(|config| &config.counters)
         .map(|counter| counter.name.to_string())
         .collect();
-    Ok(adopt::render(&counters, &table.unwrap_or_default(), &taken))
+    Ok(adopt::render(&counters, &own_tables, &taken))
 }

@@ -11,12 +11,16 @@ use crate::units::{CounterName, ExistingCounter, TableFamily};
 /// Before a counter's name that does not begin with a letter.
 const PREFIX: &str = "c_";
 
-/// A section for each of `counters` but those in `own_table`, which are flowctl's. The names `taken` are those that the
+/// A section for each of `counters` but those in `own_tables`, which are flowctl's. The names `taken` are those that the
 /// rest of the configuration has. Empty where there is no counter.
-pub fn render(counters: &[ExistingCounter], own_table: &str, taken: &BTreeSet<String>) -> String {
+pub fn render(
+    counters: &[ExistingCounter],
+    own_tables: &[&str],
+    taken: &BTreeSet<String>,
+) -> String {
     let is_own = |counter: &&ExistingCounter| {
         let table = counter.table();
-        table.family() == TableFamily::Inet && table.name() == own_table
+        table.family() == TableFamily::Inet && own_tables.contains(&table.name())
     };
     let others: BTreeSet<&ExistingCounter> =
         counters.iter().filter(|counter| !is_own(counter)).collect();
@@ -61,7 +65,7 @@ mod tests {
     fn adopted(counters: &[&str]) -> Vec<(String, String)> {
         let counters: Vec<ExistingCounter> = counters.iter().map(|text| existing(text)).collect();
         let taken = ["wan_in", "wan_out"].map(str::to_owned).into();
-        let text = render(&counters, "flowctl", &taken);
+        let text = render(&counters, &["flowctl"], &taken);
         let config = config(&format!("interfaces.wan.device = \"e\"\n{text}"));
         let read = config.counters.iter().filter_map(|counter| {
             let existing = counter.existing.as_ref()?;
@@ -74,7 +78,7 @@ mod tests {
     fn named_counters_become_sections() {
         let text = render(
             &[existing("ip t b"), existing("inet t a")],
-            "flowctl",
+            &["flowctl"],
             &BTreeSet::new(),
         );
         let (_, sections) = text.split_once("needs that.\n").unwrap();
@@ -82,9 +86,10 @@ mod tests {
             sections,
             "[counters.a]\nexisting = \"inet t a\"\n\n[counters.b]\nexisting = \"ip t b\"\n"
         );
-        assert_eq!(render(&[], "flowctl", &BTreeSet::new()), "");
-        let own = existing("inet flowctl a");
-        assert_eq!(render(&[own], "flowctl", &BTreeSet::new()), "");
+        let own = ["flowctl", "flowctl_drilldown"];
+        assert_eq!(render(&[], &own, &BTreeSet::new()), "");
+        let counters = ["inet flowctl a", "inet flowctl_drilldown passed_1"].map(existing);
+        assert_eq!(render(&counters, &own, &BTreeSet::new()), "");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::drilldown::{AccountStart, Bracket, Drilldown};
 use crate::event::Event;
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::Nftables;
+use crate::kernel::probe::Probe;
 use crate::kernel::{addresses, facts};
 use crate::names::Names;
 
@@ -44,6 +45,8 @@ pub struct Drilling {
     last_dump: Option<LastDump>,
     /// Events were lost: a dump must find what they told.
     out_of_step: bool,
+    /// The last drilldown's number.
+    numbered: u32,
 }
 
 struct Doors {
@@ -51,6 +54,8 @@ struct Doors {
     nftables: Nftables,
     names: Names,
     named_at: Option<Instant>,
+    /// `None` where the kernel has no rules that go with their owner.
+    probe: Option<Probe>,
 }
 
 #[derive(Clone, Copy)]
@@ -73,6 +78,7 @@ impl Drilling {
             followed: Vec::new(),
             last_dump: None,
             out_of_step: false,
+            numbered: 0,
         }
     }
 
@@ -151,9 +157,12 @@ impl Drilling {
                 }
             }
             Task::Ask(Ask::Discard { id }) => {
-                self.followed.retain(|followed| followed.id != id);
-                self.set.discard(&id);
-                self.listen_as_needed();
+                let at = self.followed.iter().position(|followed| followed.id == id);
+                if let Some(at) = at {
+                    let followed = self.followed.remove(at);
+                    self.set.discard(&id);
+                    self.forget(followed.number);
+                }
             }
         }
     }
@@ -197,6 +206,7 @@ impl Drilling {
             }
         }
         self.listen_as_needed();
+        self.probe();
     }
 
     fn own_addresses(&self) -> Vec<IpAddr> {
@@ -222,9 +232,11 @@ impl Drilling {
         };
         let drilldown = Drilldown::new(inquiry.id.clone(), inquiry.threshold, scope, start);
         self.set.begin(drilldown);
-        self.followed
-            .push(Followed::new(inquiry.id, inquiry.question));
+        self.numbered += 1;
+        let followed = Followed::new(inquiry.id, self.numbered, inquiry.question);
+        self.followed.push(followed);
         self.listen_as_needed();
+        self.probe();
     }
 
     /// Opens the doors where drilldowns go on, and closes them where none does.
@@ -251,9 +263,59 @@ impl Drilling {
                 nftables: Nftables::open()?,
                 names: Names::new(&self.config),
                 named_at: None,
+                probe: self.open_probe(),
             },
         };
         Ok(self.doors.insert(doors))
+    }
+
+    /// Without it a drilldown knows less.
+    fn open_probe(&self) -> Option<Probe> {
+        let opened = Probe::open(&self.config.table.name);
+        self.report("drops_unmeasured", opened.as_ref().err());
+        opened.ok().flatten()
+    }
+
+    /// Has what is dropped counted for every drilldown that goes on.
+    fn probe(&mut self) {
+        let Some(probe) = self.doors.as_mut().and_then(|doors| doors.probe.as_mut()) else {
+            return;
+        };
+        let mut failed = None;
+        for followed in &self.followed {
+            if let Some(selectors) = followed.selectors_in(&self.config)
+                && let Err(error) = probe.watch(followed.number, selectors, &self.config)
+            {
+                failed = Some(error);
+            }
+        }
+        self.report("drops_unmeasured", failed.as_ref());
+    }
+
+    /// One drilldown is over, and with the last one all doors are closed.
+    fn forget(&mut self, number: u32) {
+        let probe = self.doors.as_mut().and_then(|doors| doors.probe.as_mut());
+        let forgotten = probe.map_or(Ok(()), |probe| probe.forget(number));
+        self.report("drops_unmeasured", forgotten.as_ref().err());
+        self.listen_as_needed();
+    }
+
+    /// What was dropped meanwhile, for each drilldown.
+    fn read_probe(&mut self) {
+        let Some(probe) = self.doors.as_mut().and_then(|doors| doors.probe.as_mut()) else {
+            return;
+        };
+        let mut failed = None;
+        for followed in &self.followed {
+            let Some(drilldown) = self.set.get_mut(&followed.id) else {
+                continue;
+            };
+            match probe.read(followed.number) {
+                Ok(missed) => drilldown.note_missed(missed),
+                Err(error) => failed = Some(error),
+            }
+        }
+        self.report("drops_unmeasured", failed.as_ref());
     }
 
     /// Reads the events that wait.
@@ -298,6 +360,7 @@ impl Drilling {
             }
         }
         self.note_sysctls();
+        self.read_probe();
         self.keep_pace(began, cpu);
         self.answer();
     }
@@ -387,13 +450,14 @@ impl Drilling {
             None => &(),
         };
         let took = self.last_dump.map_or(Duration::ZERO, |last| last.took);
-        let mut going_on = Vec::with_capacity(self.followed.len());
+        let (mut going_on, mut over) = (Vec::with_capacity(self.followed.len()), Vec::new());
         for mut followed in std::mem::take(&mut self.followed) {
             if let Some(ending) = followed.ending.take() {
                 let verdict = self.set.finish(&followed.id, ending.into(), known);
                 if let Some(verdict) = verdict {
                     self.send(Message::Verdict(Box::new(verdict)));
                 }
+                over.push(followed.number);
                 continue;
             }
             let counted = followed.counts().then_some(followed.before);
@@ -404,7 +468,7 @@ impl Drilling {
             going_on.push(followed);
         }
         self.followed = going_on;
-        self.listen_as_needed();
+        over.into_iter().for_each(|number| self.forget(number));
     }
 
     fn report(&self, code: &'static str, error: Option<&KernelError>) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::ask::{Ending, Progress, Question};
-use crate::config::{Config, Counter};
+use crate::config::{Config, Counter, Selectors};
 use crate::drilldown::AccountEnd;
 use crate::drilldown::scope::Scope;
 use crate::drilldown::verdict::Findings;
@@ -16,6 +16,8 @@ use crate::units::{TableFamily, Volume};
 pub struct Followed {
     /// Its id.
     pub id: String,
+    /// By which the temporary rules know it.
+    pub number: u32,
     question: Question,
     /// Counted since the account began, at the last reading.
     pub counted: Volume,
@@ -31,9 +33,10 @@ pub struct Followed {
 
 impl Followed {
     /// Nothing counted, nothing dumped.
-    pub fn new(id: String, question: Question) -> Self {
+    pub fn new(id: String, number: u32, question: Question) -> Self {
         Followed {
             id,
+            number,
             question,
             counted: Volume::default(),
             kernel: Volume::default(),
@@ -46,6 +49,13 @@ impl Followed {
     /// Whether there is a counter.
     pub fn counts(&self) -> bool {
         self.counter().is_some()
+    }
+
+    /// What temporary rules beside its counter match by that configuration; `None` where the counter is not flowctl's.
+    pub fn selectors_in<'a>(&self, config: &'a Config) -> Option<&'a Selectors> {
+        let counter = config.counter(&self.counter()?.name)?;
+        let is_ours = counter.existing.is_none();
+        is_ours.then_some(&counter.selectors)
     }
 
     fn counter(&self) -> Option<&Counter> {

@@ -37,6 +37,7 @@ use crate::drilldown::tally::{Credit, Tally};
 use crate::drilldown::text::{About, Sentence};
 use crate::drilldown::verdict::{Findings, Verdict};
 use crate::kernel::conntrack::FlowRecord;
+use crate::plan::missed::Missed;
 use crate::units::{BitRate, ThresholdName, Uptime, Volume};
 
 /// Where an account begins, and how its answer is given.
@@ -85,15 +86,6 @@ pub struct Counted {
     pub peak_bits: f64,
     /// The highest packet rate of one interval.
     pub peak_packets: f64,
-}
-
-/// What temporary rules counted in the counter's place since the drilldown began: packets that no flow counts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Missed {
-    /// By cause.
-    pub bytes: MissedBytes,
-    /// Who sent most of what was dropped, the largest first.
-    pub senders: Vec<(IpAddr, Volume)>,
 }
 
 /// The search for the flows behind one counter, or of one host, within one account.
@@ -316,7 +308,7 @@ impl Drilldown {
             outside: shares.ends(&ranking.outside.named),
             services: shares.services(&ranking.services),
             flows: shares.flows(&ranking.flows),
-            dropped: shares.ends(&self.missed.senders),
+            dropped: shares.ends(&self.missed.sources),
         };
         (findings, account, ranking)
     }
@@ -364,7 +356,11 @@ impl Drilldown {
                 ..first
             }),
             counted_by_last_dump: self.counted_by_last_dump.bytes,
-            missed: self.missed.bytes,
+            missed: MissedBytes {
+                untracked: self.missed.untracked.bytes,
+                unconfirmed: self.missed.unconfirmed.bytes,
+                icmp_error: self.missed.icmp_error.bytes,
+            },
             no_accounting: self.limits.no_accounting,
             zeroed: self.circumstances.zeroed,
             lossy: self.lossy(),
@@ -394,7 +390,7 @@ impl Drilldown {
             by: self.start.rank_by,
             counted: counted.volume,
             unexplained: counted.volume.since(ranking.moved),
-            dropped: (dropped, self.missed.senders.first().map(|sender| sender.0)),
+            dropped: (dropped, self.missed.sources.first().map(|source| source.0)),
             ranking,
             known,
         };

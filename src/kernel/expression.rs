@@ -2,6 +2,8 @@
 //! would compile it to, so that `nft list` prints it back as written.
 
 use super::attr::Writer;
+use super::nft::OBJECT_COUNTER;
+use crate::plan::probe::{Family, State, Term};
 use crate::plan::ruleset::{Field, KeyValue, Rule, Side};
 use crate::units::DevicePattern;
 
@@ -23,15 +25,25 @@ const REGISTER_VERDICT: u32 = 0;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
+const META_L4PROTO: u32 = 16;
 const META_PKTTYPE: u32 = 19;
 /// enum nft_ct_keys.
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
+const CT_STATUS: u32 = 2;
 const CT_LABELS: u32 = 13;
-/// NF_CT_STATE_BIT(IP_CT_NEW), in the machine's byte order.
+/// NF_CT_STATE_BIT of each state, in the machine's byte order.
+const STATE_INVALID: u32 = 1;
+const STATE_ESTABLISHED: u32 = 2;
+const STATE_RELATED: u32 = 4;
 const STATE_NEW: u32 = 8;
+const STATE_UNTRACKED: u32 = 64;
+/// IPS_CONFIRMED, in the machine's byte order.
+const STATUS_CONFIRMED: u32 = 8;
+const DIRECTION_REPLY: u8 = 1;
 const CMP_EQUAL: u32 = 0;
 const CMP_NOT_EQUAL: u32 = 1;
+const CMP_LESS: u32 = 2;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 /// NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_SADDR, RTN_LOCAL.
@@ -39,8 +51,16 @@ const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_SOURCE: u32 = 1;
 const ROUTE_LOCAL: u32 = 2;
 const VERDICT_RETURN: i32 = -5;
+const VERDICT_GOTO: i32 = -4;
 const VERDICT_JUMP: i32 = -3;
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+/// ICMPv6 types below are errors (RFC 4443, 2.1).
+const ICMPV6_FIRST_INFORMATION: u8 = 128;
+/// NFT_LOOKUP_F_INV.
+const LOOKUP_INVERTED: u32 = 1;
+/// NFT_DYNSET_OP_UPDATE.
+const DYNSET_UPDATE: u32 = 1;
 
 /// The set of packet types that `ReturnLooped` looks up: its name and its id within the batch.
 pub struct PacketTypes {
@@ -54,17 +74,13 @@ pub struct PacketTypes {
 pub fn write(w: &mut Writer, rule: &Rule, packet_types: &PacketTypes) {
     match rule {
         Rule::ReturnLoopback(side) => {
-            // nft compares device names over all 16 bytes, the padding included.
-            let mut name = [0; 16];
-            name[..2].copy_from_slice(b"lo");
-            compare_device(w, *side, &name);
+            compare_loopback(w, *side);
             verdict(w, VERDICT_RETURN, None);
         }
         Rule::ReturnLooped => {
             meta(w, META_PKTTYPE, REGISTER);
-            lookup(w, packet_types);
-            fib_source_type(w);
-            compare(w, CMP_EQUAL, &ROUTE_LOCAL.to_ne_bytes());
+            anonymous_lookup(w, packet_types);
+            source_is_local(w);
             verdict(w, VERDICT_RETURN, None);
         }
         Rule::NewFlowsTo(chain) => {
@@ -77,6 +93,109 @@ pub fn write(w: &mut Writer, rule: &Rule, packet_types: &PacketTypes) {
         }
         Rule::Label { side, device, bit } => write_label(w, *side, device, *bit),
         Rule::Count { map, fields } => write_count(w, map, fields),
+    }
+}
+
+/// The expressions of one rule of a drilldown; sets are looked up by name.
+pub fn write_terms(w: &mut Writer, rule: &[Term]) {
+    for term in rule {
+        write_term(w, term);
+    }
+}
+
+fn write_term(w: &mut Writer, term: &Term) {
+    match term {
+        Term::Family(family) => {
+            meta(w, META_NFPROTO, REGISTER);
+            compare(w, CMP_EQUAL, &[nfproto(*family)]);
+        }
+        Term::State(states) => {
+            ct_load(w, CT_STATE);
+            let bits = states
+                .iter()
+                .fold(0, |bits, state| bits | state_bit(*state));
+            mask(w, bits.to_ne_bytes());
+            compare(w, CMP_NOT_EQUAL, &[0; 4]);
+        }
+        Term::Confirmed(wanted) => {
+            ct_load(w, CT_STATUS);
+            mask(w, STATUS_CONFIRMED.to_ne_bytes());
+            let operation = if *wanted { CMP_NOT_EQUAL } else { CMP_EQUAL };
+            compare(w, operation, &[0; 4]);
+        }
+        Term::Reply => {
+            ct_load(w, CT_DIRECTION);
+            compare(w, CMP_EQUAL, &[DIRECTION_REPLY]);
+        }
+        Term::Protocol(number) => {
+            meta(w, META_L4PROTO, REGISTER);
+            compare(w, CMP_EQUAL, &[*number]);
+        }
+        Term::IcmpError(set) => {
+            payload(w, PAYLOAD_TRANSPORT_HEADER, 0, 1, REGISTER);
+            lookup(w, set);
+        }
+        Term::Icmpv6Error => {
+            payload(w, PAYLOAD_TRANSPORT_HEADER, 0, 1, REGISTER);
+            compare(w, CMP_LESS, &[ICMPV6_FIRST_INFORMATION]);
+        }
+        Term::Loopback(side) => compare_loopback(w, *side),
+        Term::Looped(set) => {
+            meta(w, META_PKTTYPE, REGISTER);
+            lookup(w, set);
+            source_is_local(w);
+        }
+        Term::Within { fields, set } => {
+            load_key(w, fields);
+            lookup(w, set);
+        }
+        Term::NotAmong(family, set) => {
+            load_key(w, &[family.source()]);
+            expression(w, "lookup", |w| {
+                w.be32(2, REGISTER);
+                w.text(1, set);
+                w.be32(5, LOOKUP_INVERTED);
+            });
+        }
+        Term::Count(counter) => expression(w, "objref", |w| {
+            w.be32(1, OBJECT_COUNTER);
+            w.text(2, counter);
+        }),
+        Term::Remember(family, set) => write_remember(w, *family, set),
+        Term::Jump(chain) => verdict(w, VERDICT_JUMP, Some(chain)),
+        Term::Goto(chain) => verdict(w, VERDICT_GOTO, Some(chain)),
+        Term::Return => verdict(w, VERDICT_RETURN, None),
+    }
+}
+
+/// A new element gets a counter of its own, which then counts this packet too.
+fn write_remember(w: &mut Writer, family: Family, set: &str) {
+    load_key(w, &[family.source()]);
+    expression(w, "dynset", |w| {
+        w.text(1, set);
+        w.be32(3, DYNSET_UPDATE);
+        w.be32(4, REGISTER);
+        w.nest(7, |w| {
+            w.text(EXPRESSION_NAME, "counter");
+            w.nest(EXPRESSION_DATA, |_| {});
+        });
+    });
+}
+
+fn nfproto(family: Family) -> u8 {
+    match family {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    }
+}
+
+fn state_bit(state: State) -> u32 {
+    match state {
+        State::Invalid => STATE_INVALID,
+        State::Established => STATE_ESTABLISHED,
+        State::Related => STATE_RELATED,
+        State::New => STATE_NEW,
+        State::Untracked => STATE_UNTRACKED,
     }
 }
 
@@ -109,22 +228,27 @@ fn write_count(w: &mut Writer, map: &str, fields: &[Field]) {
         meta(w, META_NFPROTO, REGISTER);
         compare(w, CMP_EQUAL, &[family]);
     }
+    load_key(w, fields);
+    expression(w, "objref", |w| {
+        w.be32(3, REGISTER_32);
+        w.text(4, map);
+    });
+}
+
+/// A packet's key into the registers from the first 4-byte one on.
+fn load_key(w: &mut Writer, fields: &[Field]) {
     let mut register = REGISTER_32;
     for field in fields {
         match field {
-            Field::Source4 => payload(w, 12, 4, register),
-            Field::Source6 => payload(w, 8, 16, register),
-            Field::Destination4 => payload(w, 16, 4, register),
-            Field::Destination6 => payload(w, 24, 16, register),
+            Field::Source4 => payload(w, PAYLOAD_NETWORK_HEADER, 12, 4, register),
+            Field::Source6 => payload(w, PAYLOAD_NETWORK_HEADER, 8, 16, register),
+            Field::Destination4 => payload(w, PAYLOAD_NETWORK_HEADER, 16, 4, register),
+            Field::Destination6 => payload(w, PAYLOAD_NETWORK_HEADER, 24, 16, register),
             Field::ArrivesBy => meta(w, META_IIFNAME, register),
             Field::LeavesBy => meta(w, META_OIFNAME, register),
         }
         register += (field.width() / 4) as u32;
     }
-    expression(w, "objref", |w| {
-        w.be32(3, REGISTER_32);
-        w.text(4, map);
-    });
 }
 
 fn expression(w: &mut Writer, name: &str, data: impl FnOnce(&mut Writer)) {
@@ -149,6 +273,13 @@ fn compare(w: &mut Writer, operation: u32, value: &[u8]) {
     });
 }
 
+/// nft compares device names over all 16 bytes, the padding included.
+fn compare_loopback(w: &mut Writer, side: Side) {
+    let mut name = [0; 16];
+    name[..2].copy_from_slice(b"lo");
+    compare_device(w, side, &name);
+}
+
 fn compare_device(w: &mut Writer, side: Side, name: &[u8]) {
     let key = match side {
         Side::Arrives => META_IIFNAME,
@@ -158,7 +289,14 @@ fn compare_device(w: &mut Writer, side: Side, name: &[u8]) {
     compare(w, CMP_EQUAL, name);
 }
 
-fn lookup(w: &mut Writer, set: &PacketTypes) {
+fn lookup(w: &mut Writer, set: &str) {
+    expression(w, "lookup", |w| {
+        w.be32(2, REGISTER);
+        w.text(1, set);
+    });
+}
+
+fn anonymous_lookup(w: &mut Writer, set: &PacketTypes) {
     expression(w, "lookup", |w| {
         w.be32(2, REGISTER);
         w.text(1, set.name);
@@ -166,12 +304,13 @@ fn lookup(w: &mut Writer, set: &PacketTypes) {
     });
 }
 
-fn fib_source_type(w: &mut Writer) {
+fn source_is_local(w: &mut Writer) {
     expression(w, "fib", |w| {
         w.be32(1, REGISTER);
         w.be32(2, FIB_ADDRESS_TYPE);
         w.be32(3, FIB_SOURCE);
     });
+    compare(w, CMP_EQUAL, &ROUTE_LOCAL.to_ne_bytes());
 }
 
 fn ct_load(w: &mut Writer, key: u32) {
@@ -191,10 +330,10 @@ fn mask(w: &mut Writer, bits: [u8; 4]) {
     });
 }
 
-fn payload(w: &mut Writer, offset: u32, length: u32, register: u32) {
+fn payload(w: &mut Writer, header: u32, offset: u32, length: u32, register: u32) {
     expression(w, "payload", |w| {
         w.be32(1, register);
-        w.be32(2, PAYLOAD_NETWORK_HEADER);
+        w.be32(2, header);
         w.be32(3, offset);
         w.be32(4, length);
     });

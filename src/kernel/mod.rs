@@ -21,5 +21,8 @@ pub mod network;
 pub mod network_monitor;
 pub mod nft;
 pub mod nftables;
+pub mod probe;
+mod probe_batch;
 pub mod routes;
+mod set;
 pub mod socket;

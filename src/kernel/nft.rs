@@ -1,11 +1,13 @@
 //! nf_tables on the wire, reading side: numbers of messages and attributes (include/uapi/linux/netfilter/
 //! nf_tables.h) and what the kernel's answers mean. Integers are big-endian; unknown attributes are skipped.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::attr::{Attribute, Attributes, Malformed, Message};
 use crate::plan::content::Listed;
-use crate::units::{ExistingCounter, TableFamily};
+use crate::units::{ExistingCounter, TableFamily, Volume};
 
 /// Message numbers, subsystem (10) included.
 pub mod message {
@@ -96,6 +98,8 @@ const SET_ANONYMOUS: u32 = 1;
 const SET_INTERVAL: u32 = 4;
 const ELEMENT_LIST: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
+const ELEMENT_EXPRESSION: u16 = 7;
+const EXPRESSION_DATA: u16 = 2;
 const ELEMENT_OBJECT: u16 = 9;
 const ELEMENT_KEY_END: u16 = 10;
 const OBJECT_NAME: u16 = 2;
@@ -339,6 +343,47 @@ pub fn decode_elements(message: &Message<'_>) -> Result<Vec<Listed>, Malformed> 
         }
     }
     Ok(elements)
+}
+
+/// The elements of a NEWSETELEM message whose keys are addresses, with what each has counted; 0 for one that has no
+/// counter.
+pub fn decode_sources(message: &Message<'_>) -> Result<Vec<(IpAddr, Volume)>, Malformed> {
+    let mut sources = Vec::new();
+    for attribute in message.attributes()? {
+        let attribute = attribute?;
+        if attribute.kind == ELEMENT_LIST {
+            for element in attribute.nested() {
+                sources.extend(decode_source(element?.nested())?);
+            }
+        }
+    }
+    Ok(sources)
+}
+
+fn decode_source(attributes: Attributes<'_>) -> Result<Option<(IpAddr, Volume)>, Malformed> {
+    let (mut address, mut counted) = (None, Volume::default());
+    for attribute in attributes {
+        let attribute = attribute?;
+        match attribute.kind {
+            ELEMENT_KEY => address = read_address(&data_value(&attribute)?),
+            ELEMENT_EXPRESSION => {
+                for part in attribute.nested() {
+                    let part = part?;
+                    if part.kind == EXPRESSION_DATA {
+                        let (bytes, packets) = counter_data(part.nested())?;
+                        counted = Volume { bytes, packets };
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(address.map(|address| (address, counted)))
+}
+
+fn read_address(key: &[u8]) -> Option<IpAddr> {
+    let four = || Some(IpAddr::from(<[u8; 4]>::try_from(key).ok()?));
+    four().or_else(|| Some(IpAddr::from(<[u8; 16]>::try_from(key).ok()?)))
 }
 
 fn decode_element(attributes: Attributes<'_>) -> Result<Listed, Malformed> {

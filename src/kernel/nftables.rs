@@ -1,6 +1,8 @@
 //! The table in the kernel: install, read, list, remove. Each call is one dump or one atomic batch; what to
 //! install is decided elsewhere.
 
+use std::net::IpAddr;
+
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
@@ -273,12 +275,7 @@ impl Nftables {
             let Some(batch) = make(self, generation)? else {
                 return Ok(());
             };
-            let sent = self
-                .netlink
-                .transact(operation, batch.bytes(), batch.last(), |at| {
-                    batch.object(at)
-                });
-            match sent {
+            match self.send(operation, &batch) {
                 Err(error) if error.errno() == Some(ERESTART) => {}
                 other => return other,
             }
@@ -287,6 +284,18 @@ impl Nftables {
             operation,
             attempts: ATTEMPTS,
         })
+    }
+
+    /// Sends a batch once.
+    pub(super) fn send(
+        &mut self,
+        operation: &'static str,
+        batch: &Batch,
+    ) -> Result<(), KernelError> {
+        self.netlink
+            .transact(operation, batch.bytes(), batch.last(), |at| {
+                batch.object(at)
+            })
     }
 
     fn generation(&mut self) -> Result<u32, KernelError> {
@@ -356,6 +365,26 @@ impl Nftables {
             maps: found.maps.len(),
             elements: found.maps.values().map(|map| map.elements.len()).sum(),
         })
+    }
+
+    /// What rules counted by source in a set, in the kernel's order.
+    pub(super) fn sources(
+        &mut self,
+        table: &str,
+        set: &str,
+    ) -> Result<Vec<(IpAddr, Volume)>, KernelError> {
+        let mut sources = Vec::new();
+        let body = |w: &mut Writer| {
+            about(w, TableFamily::Inet, table);
+            w.text(2, set);
+        };
+        let operation = "list the sources in a set";
+        self.netlink
+            .dump(operation, message::GET_ELEMENT, body, |message| {
+                sources.extend(nft::decode_sources(message)?);
+                Ok(())
+            })?;
+        Ok(sources)
     }
 
     fn elements(&mut self, table: &str, map: &str) -> Result<Vec<Listed>, KernelError> {

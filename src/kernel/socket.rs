@@ -18,6 +18,8 @@ pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
 /// NLM_F_ROOT | NLM_F_MATCH: all of them.
 pub const DUMP: u16 = 0x300;
+/// NLM_F_EXCL: refuse where it exists.
+pub const EXCLUSIVE: u16 = 0x200;
 /// NLM_F_CREATE: make it if it does not exist.
 pub const CREATE: u16 = 0x400;
 /// NLM_F_APPEND: for rules, after those that exist.

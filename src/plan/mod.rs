@@ -5,6 +5,8 @@ pub mod content;
 pub mod describe;
 pub mod diff;
 pub mod layers;
+pub mod missed;
+pub mod probe;
 pub mod ruleset;
 pub mod text;
 
@@ -12,7 +14,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Counter};
+use crate::config::{Config, Counter, Selectors};
 use crate::units::{DevicePattern, InterfaceName};
 use ruleset::{Base, Chain, Element, Field, Hook, KeyValue, ObjectMap, Rule, Ruleset, Side};
 
@@ -69,15 +71,27 @@ fn maps_of(config: &Config, leaves: bool) -> Vec<ObjectMap> {
     layered.collect()
 }
 
-/// Every key of a counter, with the shape it belongs to: the product of its selectors, once for each family.
+/// Every key of a counter, with the shape it belongs to.
 fn elements_of(config: &Config, counter: &Counter) -> Vec<(Vec<Field>, Element)> {
-    let selectors = &counter.selectors;
+    let shapes = keys_of(config, &counter.selectors).into_iter();
+    let elements = shapes.flat_map(|(fields, keys)| {
+        keys.into_iter().map(move |key| {
+            let counter = counter.name.clone();
+            (fields.clone(), Element { key, counter })
+        })
+    });
+    elements.collect()
+}
+
+/// What a packet's key must be to match, by the fields the key is made of: the product of the selectors, once for
+/// each family.
+fn keys_of(config: &Config, selectors: &Selectors) -> Vec<(Vec<Field>, Vec<Vec<KeyValue>>)> {
     let families: &[bool] = if selectors.from.is_some() || selectors.to.is_some() {
         &[false, true]
     } else {
         &[false]
     };
-    let mut elements = Vec::new();
+    let mut shapes = Vec::new();
     for &six in families {
         let mut fields = Vec::new();
         let mut keys: Vec<Vec<KeyValue>> = vec![Vec::new()];
@@ -101,18 +115,9 @@ fn elements_of(config: &Config, counter: &Counter) -> Vec<(Vec<Field>, Element)>
             fields.push(Field::LeavesBy);
             keys = product(keys, &devices_of(config, names));
         }
-        let of_family = keys.into_iter().map(|key| {
-            (
-                fields.clone(),
-                Element {
-                    key,
-                    counter: counter.name.clone(),
-                },
-            )
-        });
-        elements.extend(of_family);
+        shapes.push((fields, keys));
     }
-    elements
+    shapes
 }
 
 fn product(keys: Vec<Vec<KeyValue>>, values: &[KeyValue]) -> Vec<Vec<KeyValue>> {

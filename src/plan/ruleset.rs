@@ -96,6 +96,8 @@ pub struct Base {
 pub enum Hook {
     /// Before routing.
     Prerouting,
+    /// For this machine.
+    Input,
     /// Between two devices.
     Forward,
     /// Made by this machine.
@@ -178,6 +180,7 @@ impl Hook {
     pub fn number(self) -> u32 {
         match self {
             Hook::Prerouting => 0,
+            Hook::Input => 1,
             Hook::Forward => 2,
             Hook::Output => 3,
         }
@@ -200,11 +203,17 @@ impl Field {
 }
 
 impl ObjectMap {
-    /// Whether the kernel needs an interval map: prefixes or wildcards, not only exact names.
+    /// Whether the kernel needs an interval map.
     pub fn is_interval(&self) -> bool {
-        let has_wildcard = |element: &Element| element.key.iter().any(KeyValue::is_wildcard);
-        self.fields.iter().any(|field| field.is_address()) || self.elements.iter().any(has_wildcard)
+        let keys = self.elements.iter().map(|element| element.key.as_slice());
+        is_interval(&self.fields, keys)
     }
+}
+
+/// Whether keys of these fields are intervals: prefixes or wildcards, not only exact names.
+pub fn is_interval<'a>(fields: &[Field], mut keys: impl Iterator<Item = &'a [KeyValue]>) -> bool {
+    fields.iter().any(|field| field.is_address())
+        || keys.any(|key| key.iter().any(KeyValue::is_wildcard))
 }
 
 impl KeyValue {

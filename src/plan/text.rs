@@ -97,6 +97,7 @@ fn render_chain(chain: &Chain) -> String {
             Hook::Prerouting => {
                 format!("hook prerouting priority dstnat + {}", base.priority + 100)
             }
+            Hook::Input => format!("hook input priority {}", base.priority),
             Hook::Forward => format!("hook forward priority {}", base.priority),
             Hook::Output => format!("hook output priority {}", base.priority),
         };

@@ -434,7 +434,7 @@ fn the_named_counters_of_every_family_are_found_and_can_be_adopted() {
     assert_eq!(read, wanted);
 
     let taken = ["wan_in", "wan_out"].map(str::to_owned).into();
-    let adopted = adopt::render(&found, "flowctl", &taken);
+    let adopted = adopt::render(&found, &["flowctl"], &taken);
     bench.configure(&format!("[interfaces.wan]\ndevice = \"wan0\"\n{adopted}"));
     daemon.stop();
     let daemon = bench.start();

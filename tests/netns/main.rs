@@ -34,6 +34,8 @@ mod memory;
 mod naive;
 mod names;
 mod paths;
+mod probe;
+mod probe_table;
 mod protected;
 mod random;
 mod reinstall;

@@ -34,7 +34,7 @@ fn assert_counted(counted: &std::collections::BTreeMap<String, Volume>, wanted: 
 }
 
 /// Sends datagrams of 500 bytes to an address that nobody answers for, from a port of a device.
-fn shout(namespace: &Namespace, source: &str, to: &str, device: &str, count: u64) {
+pub fn shout(namespace: &Namespace, source: &str, to: &str, device: &str, count: u64) {
     let index = Links::open(namespace).unwrap().index(device).unwrap();
     let sent = namespace.run(|| -> std::io::Result<()> {
         let socket = UdpSocket::bind(SocketAddr::new(source.parse().unwrap(), 0))?;
@@ -56,7 +56,7 @@ fn shout(namespace: &Namespace, source: &str, to: &str, device: &str, count: u64
 }
 
 /// Makes the router a listener, so that its own multicasts loop back to it. It reports its groups at once.
-fn joined(router: &Namespace) -> [UdpSocket; 2] {
+pub fn joined(router: &Namespace) -> [UdpSocket; 2] {
     let interval = format!("ipv4/conf/{LAN}/igmpv3_unsolicited_report_interval");
     sysctl::write(router, &[(&interval, "1")]).unwrap();
     let index = Links::open(router).unwrap().index(LAN).unwrap();
