@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::units::{HostName, Mac};
 
-/// Leases kept of all servers together: a whole /16, in about 8 MB.
+/// Leases kept of all servers together: a whole /16, in about 10 MB.
 pub const LEASES_MAX: usize = 1 << 16;
 
 /// One address that was lent.
