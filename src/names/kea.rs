@@ -266,7 +266,7 @@ mod tests {
         let text = "hostname,expire,address,pool_id,valid_lifetime\n\
                     old,200,10.0.0.1,0,9\nnew,200,10.0.0.1,0,9\n\
                     gone,200,10.0.0.2,0,9\ngone,200,10.0.0.2,0,0\n\
-                    back,200,10.0.0.2,0,9\nlast,200,10.0.0.3,0,9\nlast,99,10.0.0.3,0,9\n";
+                    back,200,10.0.0.2,0,9\ngone,200,10.0.0.4,0,9\ngone,200,10.0.0.4,0,0\nlast,200,10.0.0.3,0,9\nlast,99,10.0.0.3,0,9\n";
         let found = shown(&rows(text, 100), 100);
         assert_eq!(found, ["10.0.0.1 new -", "10.0.0.2 back -"]);
     }

@@ -67,22 +67,23 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Reads what is at `path` at the time `now`, Unix time in seconds; `None` where nothing is.
 pub fn read(path: &Path, now: u64, room: usize) -> Result<Option<Content>, LeaseFileError> {
     let before = stamps(path);
-    let Some(mut reader) = disk::open(path)? else {
-        // In the middle of a clean-up Kea's file is one of the others for a moment.
-        let [_, others @ ..] = before;
-        let cleaned = others.iter().any(Option::is_some);
-        return if cleaned {
-            kea_files(path, now, room).map(Some)
-        } else {
-            Ok(None)
-        };
+    let mut opened = disk::open(path)?;
+    let beginning = match &mut opened {
+        Some(reader) => reader.fill_buf()?,
+        None => &[],
     };
-    let beginning = reader.fill_buf()?;
-    if beginning.starts_with(kea::HEADER.as_bytes()) {
-        return kea_files(path, now, room).map(Some);
+    // When a clean-up begins, Kea's file is one of the others for a moment, and then an empty one.
+    if (beginning.is_empty() || beginning.starts_with(kea::HEADER.as_bytes()))
+        && let Some(content) = kea_files(path, now, room)?
+    {
+        return Ok(Some(content));
     }
+    let is_json = matches!(beginning.trim_ascii_start().first(), Some(b'{' | b'['));
+    let Some(reader) = opened else {
+        return Ok(None);
+    };
     let mut leases = Leases::new(now, room);
-    if matches!(beginning.trim_ascii_start().first(), Some(b'{' | b'[')) {
+    if is_json {
         networkd::take(reader, &mut leases).map_err(|error| LeaseFileError::Json {
             line: error.line(),
             column: error.column(),
@@ -119,20 +120,20 @@ fn dnsmasq_lines(reader: impl BufRead, leases: &mut Leases) -> Result<bool, Leas
     Ok(ended)
 }
 
-/// Reads the files that make up a memfile, again if they were exchanged meanwhile.
-fn kea_files(path: &Path, now: u64, room: usize) -> Result<Content, LeaseFileError> {
+/// Reads the files that make up a memfile, again if they were exchanged meanwhile; `None` where there is none.
+fn kea_files(path: &Path, now: u64, room: usize) -> Result<Option<Content>, LeaseFileError> {
     let mut attempt = 1;
     loop {
         let before = stamps(path);
         let mut leases = Leases::new(now, room);
         let finished = beside(path, FINISHED);
-        let parts = PARTS.map(|ending| beside(path, ending));
-        if !memfile(&finished, &mut leases)? {
-            for part in parts {
-                memfile(&part, &mut leases)?;
+        let mut found = memfile(&finished, &mut leases)?;
+        if !found {
+            for part in PARTS.map(|ending| beside(path, ending)) {
+                found |= memfile(&part, &mut leases)?;
             }
         }
-        memfile(path, &mut leases)?;
+        found |= memfile(path, &mut leases)?;
         let same = |(before, after): (&Option<Stamp>, &Option<Stamp>)| match (before, after) {
             // Rows that were appended are at worst not read yet.
             (Some(before), Some(after)) => before.is_of_same_file(after),
@@ -140,13 +141,13 @@ fn kea_files(path: &Path, now: u64, room: usize) -> Result<Content, LeaseFileErr
         };
         let whole = before.iter().zip(&stamps(path)).all(same);
         if whole || attempt == ATTEMPTS {
-            return Ok(Content { leases, whole });
+            return Ok(found.then_some(Content { leases, whole }));
         }
         attempt += 1;
     }
 }
 
-/// Takes in one file of Kea's; false where there is none.
+/// Takes in one file of Kea's; false where there is none, or one of something else.
 fn memfile(path: &Path, leases: &mut Leases) -> Result<bool, LeaseFileError> {
     let Some(reader) = disk::open(path)? else {
         return Ok(false);
@@ -161,7 +162,7 @@ fn memfile(path: &Path, leases: &mut Leases) -> Result<bool, LeaseFileError> {
             columns.take(line, leases);
         }
     })?;
-    Ok(true)
+    Ok(columns.is_some())
 }
 
 #[cfg(test)]
@@ -255,12 +256,20 @@ mod tests {
             folder.read(),
             ["10.0.0.1 completed -", "10.0.0.3 current -"]
         );
+        folder.write("", "");
+        let made_anew = ["10.0.0.1 completed -"];
+        assert_eq!(folder.read(), made_anew, "it has no header yet");
         fs::remove_file(folder.path()).unwrap();
-        assert_eq!(
-            folder.read(),
-            ["10.0.0.1 completed -"],
-            "it is about to be made anew"
-        );
+        assert_eq!(folder.read(), made_anew, "it is about to be made anew");
+    }
+
+    #[test]
+    fn what_is_beside_a_file_of_others_is_not_keas() {
+        let folder = Folder::new();
+        folder.write(".1", "0 02:00:00:00:00:05 10.0.0.1 rotated *\n");
+        assert!(read(&folder.path(), 0, 9).unwrap().is_none());
+        folder.write("", "");
+        assert_eq!(folder.read(), [""; 0]);
     }
 
     #[test]

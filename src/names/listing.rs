@@ -7,8 +7,8 @@ use super::disk::{self, FileError, Stamp, each_line};
 use super::places::cannot_read;
 use crate::units::HostName;
 
-/// Names kept of one file.
-const NAMES_MAX: usize = 1 << 16;
+/// Names kept of one file: more are a list against advertisements.
+const NAMES_MAX: usize = 1 << 14;
 
 /// What such a file says, by what it gives names to.
 #[derive(Debug)]

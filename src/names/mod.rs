@@ -35,7 +35,8 @@ use crate::units::{HostName, Mac};
 const HOSTS_FILE: &str = "/etc/hosts";
 const ETHERS_FILE: &str = "/etc/ethers";
 
-/// What addresses are called, as of the last look. About 16 MB at most, however many leases and names there are.
+/// What addresses are called, as of the last look. However many leases, names and neighbours there are, at most some
+/// 15 MB, and 10 MB more while leases are read anew.
 #[derive(Debug)]
 pub struct Names {
     configured: Configured,

@@ -416,7 +416,7 @@ mod tests {
         let mut places = bench.configured(&["."]);
         bench.write("br-lan", &lease(1, "nas"));
         bench.write("wlan0", &lease(2, "tv"));
-        bench.write(".#wlan0f00", "half");
+        bench.write(".#wlan0f00", "half\n");
         fs::create_dir(bench.path("below")).unwrap();
         let (troubles, known) = bench.refresh(&mut places);
         assert_eq!((troubles, known.len()), (nothing(), 2));
