@@ -135,9 +135,11 @@ pub fn throw(namespace: &Namespace, from: IpAddr, to: SocketAddr, count: u64) {
 }
 
 /// So many flows of one datagram, all of which arrive.
-fn flows_of_one(client: Endpoint<'_>, server: Endpoint<'_>, count: u64) {
+pub fn flows_of_one(client: Endpoint<'_>, server: Endpoint<'_>, count: u64) {
     let received = server.namespace.run(|| UdpSocket::bind(server.address));
     let received = received.unwrap().unwrap();
+    let patience = Some(Duration::from_secs(5));
+    received.set_read_timeout(patience).unwrap();
     for _ in 0..count {
         throw(
             client.namespace,

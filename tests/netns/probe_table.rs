@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -311,17 +312,18 @@ fn packet(from: IpAddr, to: IpAddr) -> Vec<u8> {
     packet
 }
 
-/// A packet of each family from each of so many addresses that nobody has.
-fn forged(lab: &Lab, count: u32) -> Volume {
+/// A packet of each family to a server from each of these addresses, which nobody has.
+fn forge(lab: &Lab, server: u8, numbers: Range<u32>) -> Volume {
     let host = &lab.lan[0].namespace;
-    let to = [Family::V4, Family::V6].map(|family| lab.server(family, 1, 0).address);
+    let to = [Family::V4, Family::V6].map(|family| lab.server(family, server, 0).address);
+    let count = numbers.len() as u64;
     let sent = host.run(|| -> rustix::io::Result<()> {
         let raw = |family| {
             let all = Protocol::from_raw(std::num::NonZero::new(255).unwrap());
             socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(all))
         };
         let sockets = [raw(AddressFamily::INET)?, raw(AddressFamily::INET6)?];
-        for number in 0..count {
+        for number in numbers {
             let four = IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 + number));
             let six = IpAddr::from(Ipv6Addr::from_bits((0xfd99 << 112) + u128::from(number)));
             for ((from, to), socket) in [four, six].into_iter().zip(to).zip(&sockets) {
@@ -333,8 +335,8 @@ fn forged(lab: &Lab, count: u32) -> Volume {
     });
     sent.unwrap().unwrap();
     Volume {
-        bytes: u64::from(count) * 200,
-        packets: u64::from(count) * 2,
+        bytes: count * 200,
+        packets: count * 2,
     }
 }
 
@@ -342,18 +344,30 @@ fn forged(lab: &Lab, count: u32) -> Volume {
 fn a_flood_under_forged_addresses_is_summed_and_fills_no_more_than_there_is_room_for() {
     let Some(lab) = masqueraded() else { return };
     let mut probe = open(&lab.router).unwrap();
-    let drops = "add table inet fw; add chain inet fw forward { type filter hook forward priority 0; policy drop; }";
+    let (nobody, open_to_all) = (
+        lab.server(Family::V4, 1, 7000),
+        lab.server(Family::V4, 2, 0),
+    );
+    let drops = "add table inet fw; add chain inet fw forward { type filter hook forward priority 0; policy drop; }; \
+                 add rule inet fw forward ip daddr 198.51.100.12 accept; \
+                 add rule inet fw forward ip6 daddr 2001:db8:64::12 accept";
     nft_in(&lab.router, &[drops]);
     watch(&mut probe, 1, "lan_in");
-    let known = volume(Family::V4, 50);
     let host = &lab.lan[1];
-    let nobody = lab.server(Family::V4, 1, 7000).address;
-    crate::probe::throw(&host.namespace, host.v4, nobody, 50);
-    let forged = forged(&lab, SOURCES_MAX + 1000);
-    crate::probe::throw(&host.namespace, host.v4, nobody, 50);
+    let throw = |count| {
+        crate::probe::throw(&host.namespace, host.v4, nobody.address, count);
+        volume(Family::V4, count)
+    };
+    let known = throw(50);
+    let many = SOURCES_MAX + 1000;
+    let forged = forge(&lab, 1, 0..many);
+    // Others come through: they take no room from those that are known.
+    forge(&lab, 2, many..2 * many);
+    crate::probe::flows_of_one(host.end(Family::V4, 0), open_to_all, 20);
+    let known = known.plus(throw(50));
     let missed = probe.read(1).unwrap();
-    assert_eq!(missed.unconfirmed, forged.plus(known).plus(known));
-    assert_eq!(missed.sources[0], (host.v4, known.plus(known)));
+    assert_eq!(missed.unconfirmed, forged.plus(known));
+    assert_eq!(missed.sources[0], (host.v4, known));
     assert_eq!(missed.sources.len(), 16);
     for family in ["4", "6"] {
         let set = nft_in(
