@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 
 /// For each of connecting, sending, and every piece of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a status is asked for.
 const ATTEMPTS: u32 = 5;
 /// A status of 100,000 counters has about 60 MiB.
@@ -133,7 +133,7 @@ fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
 }
 
 /// The send timeout bounds the connect too: a full backlog would otherwise hold it forever.
-fn connect(path: &Path) -> Result<UnixStream, io::Error> {
+pub(super) fn connect(path: &Path) -> Result<UnixStream, io::Error> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -150,7 +150,7 @@ fn connect(path: &Path) -> Result<UnixStream, io::Error> {
     clippy::wildcard_enum_match_arm,
     reason = "ErrorKind is open-ended; what is not named here is told as it is"
 )]
-fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
+pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
