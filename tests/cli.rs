@@ -137,6 +137,17 @@ fn the_log_is_shown_filtered_raw_or_in_words() {
     assert_eq!(text(&filtered.stdout).lines().count(), 1);
     assert!(text(&filtered.stdout).contains("\"reset\""));
 
+    let threshold = output(&[
+        "log",
+        "--state-dir",
+        state,
+        "--threshold",
+        "flood",
+        "--json",
+    ]);
+    assert_eq!(text(&threshold.stdout).lines().count(), 1);
+    assert!(text(&threshold.stdout).contains("\"threshold\":\"flood\""));
+
     let absent = output(&["log", "--state-dir", "/nonexistent"]);
     assert_eq!(absent.status.code(), Some(1));
 }

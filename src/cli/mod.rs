@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::config::source::Source;
-use crate::units::CounterName;
+use crate::units::{CounterName, ThresholdName};
 
 pub mod announce;
 pub mod check;
@@ -176,6 +176,9 @@ pub struct LogArgs {
     /// Show only what concerns the counter NAME
     #[arg(long, value_name = "NAME", value_parser = CounterName::new)]
     pub counter: Option<CounterName>,
+    /// Show only what concerns the threshold NAME
+    #[arg(long, value_name = "NAME", value_parser = ThresholdName::new)]
+    pub threshold: Option<ThresholdName>,
     /// Go on as the log grows, until interrupted
     #[arg(long, short)]
     pub follow: bool,
@@ -301,6 +304,7 @@ mod tests {
             "flowctl status --watch --check",
             "flowctl log --since yesterday",
             "flowctl log --counter Wan",
+            "flowctl log --threshold Full",
             "flowctl demo --seconds 0",
             "flowctl --units usual status",
         ] {
