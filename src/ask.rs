@@ -1,5 +1,5 @@
-//! What thresholds at work ask of the daemon, and what the drilldowns answer: plain values that cross between the
-//! loop and the thread that follows flows.
+//! What thresholds at work, and those who want a drilldown now, ask of the daemon, and what the drilldowns answer:
+//! plain values that cross between the loop and the thread that follows flows.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -95,4 +95,15 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// For the drilldowns.
     pub asks: Vec<Ask>,
+    /// For those who asked for a drilldown themselves.
+    pub answers: Vec<Answer>,
+}
+
+/// What somebody who asked for a drilldown is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The drilldown.
+    pub id: String,
+    /// An interim list or the verdict; or why there will be no verdict.
+    pub told: Result<Event, String>,
 }

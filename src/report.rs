@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::ask::Progress;
 use crate::drilldown::verdict::{Findings, Verdict};
 use crate::kernel::nft::Protection;
 use crate::units::{CounterName, ExistingCounter, InterfaceName, ThresholdName};
@@ -287,6 +288,26 @@ pub struct DrilldownReport {
     pub dump_microseconds: u64,
     /// The time between dumps as the budget has it now, in seconds.
     pub interval_seconds: f64,
+}
+
+impl DrilldownReport {
+    /// With what it has found so far, if it has looked yet.
+    pub fn with(self, progress: Option<&Progress>) -> Self {
+        let Some(progress) = progress else {
+            return self;
+        };
+        let attributed = progress.found.attributed_bytes as f64;
+        let counted = progress.counted_bytes.filter(|counted| *counted > 0);
+        DrilldownReport {
+            counted_bytes: progress.counted_bytes,
+            coverage: counted.map(|counted| (attributed / counted as f64).min(1.0)),
+            found: progress.found.clone(),
+            dumps: progress.dumps,
+            dump_microseconds: progress.dump_time.as_micros() as u64,
+            interval_seconds: progress.interval.as_secs_f64(),
+            ..self
+        }
+    }
 }
 
 /// How much a health entry matters.

@@ -335,26 +335,19 @@ impl Watch {
     /// The drilldown going on, if any.
     pub fn drilldown_report(&self) -> Option<DrilldownReport> {
         let running = self.drilldown.as_ref().filter(|running| !running.over)?;
-        let progress = running.progress.as_ref();
-        let found = progress.map(|progress| progress.found.clone());
-        let counted_bytes = progress.map_or(Some(0), |progress| progress.counted_bytes);
-        Some(DrilldownReport {
+        let report = DrilldownReport {
             id: running.id.clone(),
             threshold: Some(self.threshold.name.clone()),
             counter: Some(self.threshold.counter.clone()),
             host: None,
             started: running.started.wall,
-            counted_bytes,
-            coverage: coverage(counted_bytes, found.as_ref()),
-            found: found.unwrap_or_default(),
-            dumps: progress.map_or(0, |progress| progress.dumps),
-            dump_microseconds: progress.map_or(0, |progress| progress.dump_time.as_micros() as u64),
-            interval_seconds: progress.map_or(0.0, |progress| progress.interval.as_secs_f64()),
-        })
+            counted_bytes: Some(0),
+            coverage: None,
+            found: Findings::default(),
+            dumps: 0,
+            dump_microseconds: 0,
+            interval_seconds: 0.0,
+        };
+        Some(report.with(running.progress.as_ref()))
     }
-}
-
-fn coverage(counted: Option<u64>, found: Option<&Findings>) -> Option<f64> {
-    let counted = counted.filter(|counted| *counted > 0)?;
-    Some((found?.attributed_bytes as f64 / counted as f64).min(1.0))
 }

@@ -22,10 +22,7 @@ const WORD_WIDTH: usize = 7;
 
 /// The record as one line or more, each ended.
 pub fn render(record: &Record, style: &Style) -> String {
-    let (word, paint, text) = in_words(&record.event, style);
-    let when = date_and_time(record.time, &style.timezone);
-    let word = style.paint(paint, &format!("{word:WORD_WIDTH$}"));
-    let mut line = format!("{}  {word}  {text}\n", style.paint(Paint::Faint, &when));
+    let mut line = line(record, style);
     if let Event::Verdict(verdict) = &record.event {
         for host in &verdict.found.hosts {
             line.push_str(&host_line(host, style));
@@ -33,6 +30,14 @@ pub fn render(record: &Record, style: &Style) -> String {
         line.push_str(&remainder_line(verdict, style));
     }
     line
+}
+
+/// The record as one line, ended.
+pub fn line(record: &Record, style: &Style) -> String {
+    let (word, paint, text) = in_words(&record.event, style);
+    let when = date_and_time(record.time, &style.timezone);
+    let word = style.paint(paint, &format!("{word:WORD_WIDTH$}"));
+    format!("{}  {word}  {text}\n", style.paint(Paint::Faint, &when))
 }
 
 /// One word for the kind of event with its colour, and what happened.

@@ -42,6 +42,7 @@ pub use labels::LabelsByInterface;
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
+pub use value::{DurationError, parse_duration};
 
 use crate::units::{
     BitRate, CounterName, DevicePattern, ExistingCounter, HostName, InterfaceName, Mac, PacketRate,
@@ -242,6 +243,14 @@ impl Config {
     /// The counter of that name.
     pub fn counter(&self, name: &CounterName) -> Option<&Counter> {
         self.counters.iter().find(|counter| counter.name == *name)
+    }
+
+    /// The counter that a misspelt name was probably meant to be.
+    pub fn nearest_counter(&self, name: &str) -> Option<&CounterName> {
+        let names = self.counters.iter().map(|counter| counter.name.as_str());
+        let nearest = suggest::nearest(name, names)?;
+        let mut counters = self.counters.iter().map(|counter| &counter.name);
+        counters.find(|name| name.as_str() == nearest)
     }
 
     /// Where each counter stands: for whoever looks up many of them.

@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 
 /// For each of connecting, sending, and every piece of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a status is asked for.
 const ATTEMPTS: u32 = 5;
 /// A status of 100,000 counters has about 60 MiB.
@@ -151,7 +151,7 @@ pub(crate) fn connect(path: &Path, patience: Duration) -> Result<UnixStream, io:
     clippy::wildcard_enum_match_arm,
     reason = "ErrorKind is open-ended; what is not named here is told as it is"
 )]
-fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
+pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
