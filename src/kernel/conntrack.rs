@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::kernel::attr::{Attribute, Attributes, HEADER_LENGTH, Malformed, NFGEN_LENGTH, Writer};
+use crate::kernel::attr::{
+    Attribute, Attributes, HEADER_LENGTH, Malformed, NESTED, NFGEN_LENGTH, Writer,
+};
 use crate::units::Volume;
 
 /// Message types: NFNL_SUBSYS_CTNETLINK << 8 with `enum cntl_msg_types` (nfnetlink_conntrack.h).
@@ -249,6 +251,47 @@ impl Tuple {
 
     /// The zone of this direction, where it has one of its own.
     fn fill(&mut self, outer: Attribute<'_>) -> Result<Option<u16>, Malformed> {
+        if self.fill_usual(outer.value) {
+            return Ok(None);
+        }
+        self.fill_any(outer)
+    }
+
+    /// What nearly all flows have, TCP or UDP over IPv4 and no zone, as the kernel writes it: read at fixed places, a third
+    /// of what a record costs. False, and nothing is filled in, for any other form.
+    fn fill_usual(&mut self, value: &[u8]) -> bool {
+        const FORM: [(usize, [u8; 4]); 7] = [
+            (0, header(20, CTA_TUPLE_IP | NESTED)),
+            (4, header(8, CTA_IP_V4_SRC)),
+            (12, header(8, CTA_IP_V4_DST)),
+            (20, header(28, CTA_TUPLE_PROTO | NESTED)),
+            (24, header(5, CTA_PROTO_NUM)),
+            (32, header(6, CTA_PROTO_SRC_PORT)),
+            (40, header(6, CTA_PROTO_DST_PORT)),
+        ];
+        let Ok(value) = <&[u8; 48]>::try_from(value) else {
+            return false;
+        };
+        let word = |at: usize| [value[at], value[at + 1], value[at + 2], value[at + 3]];
+        let port = |at: usize| u16::from_be_bytes([value[at], value[at + 1]]);
+        if !FORM.iter().all(|&(at, header)| word(at) == header)
+            || !matches!(value[28], protocol::TCP | protocol::UDP)
+        {
+            return false;
+        }
+        *self = Tuple {
+            source: Ipv4Addr::from(word(8)).into(),
+            destination: Ipv4Addr::from(word(16)).into(),
+            protocol: value[28],
+            detail: Detail::Ports {
+                source: port(36),
+                destination: port(44),
+            },
+        };
+        true
+    }
+
+    fn fill_any(&mut self, outer: Attribute<'_>) -> Result<Option<u16>, Malformed> {
         let (mut addresses, mut layer4, mut zone) = (false, false, None);
         for attribute in outer.nested() {
             let attribute = attribute?;
@@ -289,6 +332,12 @@ impl Tuple {
         demand(source, CTA_IP_V4_SRC)?;
         demand(destination, CTA_IP_V4_DST)
     }
+}
+
+/// An attribute's header as the kernel writes it.
+const fn header(length: u16, kind: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (length.to_ne_bytes(), kind.to_ne_bytes());
+    [a, b, c, d]
 }
 
 fn v4(attribute: Attribute<'_>) -> Result<IpAddr, Malformed> {

@@ -1,7 +1,7 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
-//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `daemon` and
-//! `conntrack`.
+//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `daemon`,
+//! `conntrack` and `drilling`; the last two take `--flows=N`.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +13,7 @@
 
 mod conntrack;
 mod daemon;
+mod drilling;
 mod packet;
 mod setup;
 mod tick;
@@ -34,11 +35,12 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tables: [Table; 4] = [
+    let tables: [Table; 5] = [
         ("tick", tick::run),
         ("packet", packet::run),
         ("daemon", daemon::run),
         ("conntrack", conntrack::run),
+        ("drilling", drilling::run),
     ];
     for (name, run) in tables {
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {
