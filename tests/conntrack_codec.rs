@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use flowctl::kernel::attr::{Attributes, Malformed, Messages};
-use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, dump_request, message};
+use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, message};
 use flowctl::kernel::flow_events::{FlowEvent, Told};
+use flowctl::kernel::flow_request::dump_request;
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized};
 use netlink_packet_netfilter::conntrack as oracle;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};

@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flowctl::kernel::attr::Writer;
-use flowctl::kernel::conntrack::{FlowRecord, dump_request, message};
+use flowctl::kernel::conntrack::{FlowRecord, message};
 use flowctl::kernel::flow_events::{FlowEvent, FlowEvents, Heard};
+use flowctl::kernel::flow_request::dump_request;
 use flowctl::kernel::flows::Flows;
 use flowctl::kernel::socket::Netlink;
 use flowctl::lab::Namespace;
