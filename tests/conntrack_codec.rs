@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use flowctl::kernel::attr::{Attributes, Malformed, Messages};
-use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, dump_request, message};
+use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, message};
 use flowctl::kernel::flow_events::{FlowEvent, Told};
+use flowctl::kernel::flow_request::dump_request;
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized};
 use netlink_packet_netfilter::conntrack as oracle;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
@@ -321,24 +322,52 @@ fn every_truncation_is_an_error_or_a_record_with_less() {
     }
 }
 
+const TUPLES: [u16; 2] = [1, 2];
+const ID: u16 = 12;
+
+/// The message with each attribute as `change` makes it, or without it.
+fn changed(message: &[u8], change: impl Fn(u16, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+    let mut made = message[..4].to_vec();
+    for attribute in Attributes::new(&message[4..]).flatten() {
+        if let Some(value) = change(attribute.kind, attribute.value) {
+            made.extend((value.len() as u16 + 4).to_ne_bytes());
+            made.extend(attribute.kind.to_ne_bytes());
+            made.extend(value);
+            made.resize(made.len().next_multiple_of(4), 0);
+        }
+    }
+    made
+}
+
 #[test]
 fn both_tuples_and_the_id_are_demanded() {
-    const TUPLES_AND_ID: [u16; 3] = [1, 2, 12];
     for bytes in messages(DUMP) {
-        for left_out in TUPLES_AND_ID {
-            let mut less = bytes[..4].to_vec();
-            for attribute in Attributes::new(&bytes[4..]).flatten() {
-                if attribute.kind != left_out {
-                    less.extend((attribute.value.len() as u16 + 4).to_ne_bytes());
-                    less.extend(attribute.kind.to_ne_bytes());
-                    less.extend(attribute.value);
-                    less.resize(less.len().next_multiple_of(4), 0);
-                }
-            }
+        for left_out in TUPLES.into_iter().chain([ID]) {
+            let less = changed(&bytes, |kind, value| {
+                (kind != left_out).then(|| value.to_vec())
+            });
             let missing = Malformed::Missing {
                 attribute: left_out,
             };
             assert_eq!(FlowRecord::decode(&less), Err(missing));
+        }
+    }
+}
+
+#[test]
+fn a_tuple_in_another_form_means_the_same() {
+    const UNKNOWN: [u8; 8] = [8, 0, 0xff, 0, 1, 2, 3, 4];
+    for bytes in messages(DUMP) {
+        for at_the_end in [true, false] {
+            let other = changed(&bytes, |kind, value| {
+                let parts: [&[u8]; 2] = match (TUPLES.contains(&kind), at_the_end) {
+                    (false, _) => [value, &[]],
+                    (true, true) => [value, &UNKNOWN],
+                    (true, false) => [&UNKNOWN, value],
+                };
+                Some(parts.concat())
+            });
+            assert_eq!(FlowRecord::decode(&other), FlowRecord::decode(&bytes));
         }
     }
 }

@@ -6,8 +6,9 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::attr::{Message, Writer};
-use super::conntrack::{End, FlowRecord, family, message};
+use super::conntrack::{FlowRecord, message};
 use super::error::KernelError;
+use super::flow_request::{End, family};
 use super::nft::FAMILY_ANY;
 use super::socket::{DumpEnd, Netlink};
 

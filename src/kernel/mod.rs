@@ -11,6 +11,7 @@ pub mod error;
 pub mod expression;
 pub mod facts;
 pub mod flow_events;
+pub mod flow_request;
 pub mod flows;
 pub mod link_speed;
 pub mod links;

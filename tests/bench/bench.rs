@@ -1,7 +1,7 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
 //! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `daemon`,
-//! `conntrack` and `drilling`.
+//! `conntrack` and `drilling`; the last two take `--flows=N`.
 
 #![expect(
     clippy::unwrap_used,

@@ -12,7 +12,7 @@ use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad}
 use flowctl::report::Report;
 use flowctl::units::BitRate;
 
-use crate::conntrack::{LARGEST, entry};
+use crate::conntrack::{LARGEST, entry, wanted_flows};
 use crate::daemon::{pause, pid, report, start};
 use crate::setup::{connected, head, median, receive_only, row};
 
@@ -48,8 +48,12 @@ pub fn run(quick: bool) {
             "named, share",
         ],
     );
-    let sizes: &[u64] = if quick { &[50_000] } else { &[10_000, LARGEST] };
-    for &size in sizes {
+    let sizes = match (wanted_flows(), quick) {
+        (Some(flows), _) => vec![flows],
+        (None, true) => vec![50_000],
+        (None, false) => vec![10_000, LARGEST],
+    };
+    for size in sizes {
         for counter in ["home_from", "wan_out"] {
             row(&measure(size, counter, Duration::from_secs(seconds)));
         }
@@ -69,6 +73,7 @@ fn measure(size: u64, counter: &str, time: Duration) -> Vec<String> {
     pause(Duration::from_secs(2));
     let elephant = elephant(&lab, time);
     let watched = watch(&socket, time);
+    let resident = peak_resident(daemon.id());
     elephant.stop();
     elephant.finish().unwrap();
     let verdict = verdict(directory.path());
@@ -86,7 +91,7 @@ fn measure(size: u64, counter: &str, time: Duration) -> Vec<String> {
         format!("{:.2}", dump / floor),
         format!("{:.2}", watched.cpu),
         format!("{:.2}", watched.cpu / BUDGET),
-        format!("{:.1}", watched.resident as f64 / 1024.0 / 1024.0),
+        format!("{resident:.1}"),
         format!("{:.0}", watched.latest * 1e3),
         format!("{}, {:.3}", named.address, named.share),
     ]
@@ -112,7 +117,6 @@ struct Watched {
     dumps: Vec<f64>,
     /// Percent of a core.
     cpu: f64,
-    resident: u64,
     /// Seconds behind the beat.
     latest: f64,
 }
@@ -121,13 +125,12 @@ struct Watched {
 /// all, each taken back by its number.
 fn watch(socket: &Path, time: Duration) -> Watched {
     let (before, from) = (report(socket), Instant::now());
-    let (mut dumps, mut resident, mut beats) = (Vec::new(), 0, Vec::new());
+    let (mut dumps, mut beats) = (Vec::new(), Vec::new());
     let mut seen = (0, 0);
     let mut last: Report = before.clone();
     while from.elapsed() < time {
         pause(LOOK);
         last = report(socket);
-        resident = resident.max(last.cost.rss_bytes);
         if let Some(drilldown) = last.drilldowns.first().filter(|one| one.dumps > seen.0) {
             seen.0 = drilldown.dumps;
             dumps.push(drilldown.dump_microseconds as f64 / 1e3);
@@ -147,9 +150,16 @@ fn watch(socket: &Path, time: Duration) -> Watched {
     Watched {
         dumps,
         cpu: cpu / from.elapsed().as_secs_f64() * 100.0,
-        resident,
         latest,
     }
+}
+
+/// VmHWM, in MiB.
+fn peak_resident(process: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kibibytes = line.unwrap().split_whitespace().nth(1).unwrap();
+    kibibytes.parse::<f64>().unwrap() / 1024.0
 }
 
 fn verdict(state: &Path) -> Verdict {

@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 
 use flowctl::kernel::attr::Writer;
-use flowctl::kernel::conntrack::{End, FlowRecord, message};
+use flowctl::kernel::conntrack::{FlowRecord, message};
 use flowctl::kernel::flow_events::{FlowEvent, FlowEvents, Heard, Told};
+use flowctl::kernel::flow_request::End;
 use flowctl::kernel::flows::Flows;
 use flowctl::kernel::socket::Netlink;
 use flowctl::lab::conntrack::{Conntrack, Entry};
