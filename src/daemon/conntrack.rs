@@ -1,4 +1,4 @@
-//! The doors of the thread that follows flows: conntrack's dumps and events, and the routes for flows without labels.
+//! Conntrack as the thread that follows flows has it: dumps and events, and the routes for flows without labels.
 //! It carries what the kernel tells into the drilldowns, and keeps account of what it cost and what went wrong.
 
 use std::cell::RefCell;

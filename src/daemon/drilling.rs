@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::collector::Task;
-use super::conntrack::{Conntrack, Listened};
+use super::conntrack::Listened;
+use super::doors::{Doors, Outbox};
 use super::followed::Followed;
-use super::{Message, Trouble, clock};
+use super::{Message, clock};
 use crate::ask::{Ask, Inquiry, Question};
 use crate::config::Config;
 use crate::drilldown::pace::{Pace, REST_FACTOR, Round};
@@ -20,22 +21,17 @@ use crate::drilldown::shares::KnownHosts;
 use crate::drilldown::{AccountStart, Bracket, Drilldown};
 use crate::event::Event;
 use crate::kernel::error::KernelError;
-use crate::kernel::nftables::Nftables;
-use crate::kernel::probe::Probe;
 use crate::kernel::{addresses, facts};
-use crate::names::Names;
 
 /// Events are read so often: what waits meanwhile fits ten times into their buffer at 100,000 a second.
 const LISTEN_EVERY: Duration = Duration::from_millis(30);
-/// Names are looked for so often, and for every verdict.
-const NAMES_EVERY: Duration = Duration::from_secs(5);
 /// After a loss a dump finds what was missed, not more often than this.
 const RESYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Follows flows for all drilldowns going on.
 pub struct Drilling {
     config: Arc<Config>,
-    inbox: SyncSender<Message>,
+    outbox: Outbox,
     /// Open while drilldowns go on: a router that needs none pays nothing.
     doors: Option<Doors>,
     set: DrilldownSet,
@@ -47,15 +43,6 @@ pub struct Drilling {
     out_of_step: bool,
     /// The last drilldown's number.
     numbered: u32,
-}
-
-struct Doors {
-    conntrack: Conntrack,
-    nftables: Nftables,
-    names: Names,
-    named_at: Option<Instant>,
-    /// `None` where the kernel has no rules that go with their owner.
-    probe: Option<Probe>,
 }
 
 #[derive(Clone, Copy)]
@@ -72,7 +59,7 @@ impl Drilling {
         Drilling {
             pace: Pace::new(config.drilldown.interval, config.drilldown.cpu_budget),
             config,
-            inbox,
+            outbox: Outbox(inbox),
             doors: None,
             set: DrilldownSet::default(),
             followed: Vec::new(),
@@ -162,6 +149,7 @@ impl Drilling {
                     let followed = self.followed.remove(at);
                     self.set.discard(&id);
                     self.forget(followed.number);
+                    self.listen_as_needed();
                 }
             }
         }
@@ -180,7 +168,7 @@ impl Drilling {
         );
         if let Some(doors) = &mut self.doors {
             doors.conntrack.forget_routes();
-            (doors.names, doors.named_at) = (Names::new(&self.config), None);
+            doors.forget_names(&self.config);
         }
         if self.followed.is_empty() {
             return;
@@ -206,12 +194,14 @@ impl Drilling {
             }
         }
         self.listen_as_needed();
-        self.probe();
+        if let Some(doors) = &mut self.doors {
+            doors.watch_drops(&self.followed, &self.config, &self.outbox);
+        }
     }
 
     fn own_addresses(&self) -> Vec<IpAddr> {
         let own = addresses::own();
-        self.report("addresses_unknown", own.as_ref().err());
+        self.outbox.report("addresses_unknown", own.as_ref().err());
         own.unwrap_or_default()
     }
 
@@ -236,7 +226,9 @@ impl Drilling {
         let followed = Followed::new(inquiry.id, self.numbered, inquiry.question);
         self.followed.push(followed);
         self.listen_as_needed();
-        self.probe();
+        if let Some(doors) = &mut self.doors {
+            doors.watch_drops(&self.followed, &self.config, &self.outbox);
+        }
     }
 
     /// Opens the doors where drilldowns go on, and closes them where none does.
@@ -247,75 +239,29 @@ impl Drilling {
             return;
         }
         let opened = self.doors().map(|_| ());
-        self.report("flows_unreadable", opened.as_ref().err());
+        self.outbox
+            .report("flows_unreadable", opened.as_ref().err());
         let Some(doors) = &mut self.doors else {
             return;
         };
         let listening = doors.conntrack.listen_for(&self.set);
-        self.report("events_unheard", listening.as_ref().err());
+        self.outbox
+            .report("events_unheard", listening.as_ref().err());
     }
 
     fn doors(&mut self) -> Result<&mut Doors, KernelError> {
         let doors = match self.doors.take() {
             Some(doors) => doors,
-            None => Doors {
-                conntrack: Conntrack::open()?,
-                nftables: Nftables::open()?,
-                names: Names::new(&self.config),
-                named_at: None,
-                probe: self.open_probe(),
-            },
+            None => Doors::open(&self.config, &self.outbox)?,
         };
         Ok(self.doors.insert(doors))
     }
 
-    /// Without it a drilldown knows less.
-    fn open_probe(&self) -> Option<Probe> {
-        let opened = Probe::open(&self.config.table.name);
-        self.report("drops_unmeasured", opened.as_ref().err());
-        opened.ok().flatten()
-    }
-
-    /// Has what is dropped counted for every drilldown that goes on.
-    fn probe(&mut self) {
-        let Some(probe) = self.doors.as_mut().and_then(|doors| doors.probe.as_mut()) else {
-            return;
-        };
-        let mut failed = None;
-        for followed in &self.followed {
-            if let Some(selectors) = followed.selectors_in(&self.config)
-                && let Err(error) = probe.watch(followed.number, selectors, &self.config)
-            {
-                failed = Some(error);
-            }
-        }
-        self.report("drops_unmeasured", failed.as_ref());
-    }
-
-    /// One drilldown is over, and with the last one all doors are closed.
+    /// One drilldown is over.
     fn forget(&mut self, number: u32) {
-        let probe = self.doors.as_mut().and_then(|doors| doors.probe.as_mut());
-        let forgotten = probe.map_or(Ok(()), |probe| probe.forget(number));
-        self.report("drops_unmeasured", forgotten.as_ref().err());
-        self.listen_as_needed();
-    }
-
-    /// What was dropped meanwhile, for each drilldown.
-    fn read_probe(&mut self) {
-        let Some(probe) = self.doors.as_mut().and_then(|doors| doors.probe.as_mut()) else {
-            return;
-        };
-        let mut failed = None;
-        for followed in &self.followed {
-            let Some(drilldown) = self.set.get_mut(&followed.id) else {
-                continue;
-            };
-            match probe.read(followed.number) {
-                Ok(missed) => drilldown.note_missed(missed),
-                Err(error) => failed = Some(error),
-            }
+        if let Some(doors) = &mut self.doors {
+            doors.forget_drops(number, &self.outbox);
         }
-        self.report("drops_unmeasured", failed.as_ref());
     }
 
     /// Reads the events that wait.
@@ -339,10 +285,12 @@ impl Drilling {
             }
         }
         if listened.events_error.is_some() {
-            self.report("events_unheard", listened.events_error.as_ref());
+            self.outbox
+                .report("events_unheard", listened.events_error.as_ref());
         }
         if listened.routes_error.is_some() {
-            self.report("routes_unreadable", listened.routes_error.as_ref());
+            self.outbox
+                .report("routes_unreadable", listened.routes_error.as_ref());
         }
     }
 
@@ -351,7 +299,8 @@ impl Drilling {
         let (began, cpu) = (clock::monotonic(), clock::thread_cpu());
         self.out_of_step = false;
         let dumped = self.dump();
-        self.report("flows_unreadable", dumped.as_ref().err());
+        self.outbox
+            .report("flows_unreadable", dumped.as_ref().err());
         if let Err(error) = &dumped {
             let error = error.to_string();
             for drilldown in self.set.drilldowns() {
@@ -360,7 +309,9 @@ impl Drilling {
             }
         }
         self.note_sysctls();
-        self.read_probe();
+        if let Some(doors) = &mut self.doors {
+            doors.read_drops(&self.followed, &mut self.set, &self.outbox);
+        }
         self.keep_pace(began, cpu);
         self.answer();
     }
@@ -417,7 +368,7 @@ impl Drilling {
         };
         self.last_dump = Some(LastDump { ended, took, cpu });
         if self.pace.note(round) {
-            self.send(Message::Log(Box::new(Event::Pace {
+            self.outbox.send(Message::Log(Box::new(Event::Pace {
                 interval_seconds: self.pace.interval().as_secs_f64(),
                 dump_seconds: took.as_secs_f64(),
                 dump_cpu_seconds: round.dump_cpu.as_secs_f64(),
@@ -426,27 +377,10 @@ impl Drilling {
         }
     }
 
-    /// Looks who is who, where it is time to.
-    fn look_up_names(&mut self) {
-        let ends = (self.followed.iter()).any(|followed| followed.ending.is_some());
-        let Some(doors) = &mut self.doors else {
-            return;
-        };
-        let now = clock::monotonic();
-        if ends || doors.named_at.is_none_or(|at| at + NAMES_EVERY <= now) {
-            let troubles = doors.names.refresh();
-            doors.named_at = Some(now);
-            self.send(Message::Trouble(Trouble {
-                code: "names_unreadable",
-                error: (!troubles.is_empty()).then(|| troubles.join("; ")),
-            }));
-        }
-    }
-
     fn answer(&mut self) {
-        self.look_up_names();
-        let known: &dyn KnownHosts = match &self.doors {
-            Some(doors) => &doors.names,
+        let ends = (self.followed.iter()).any(|followed| followed.ending.is_some());
+        let known: &dyn KnownHosts = match &mut self.doors {
+            Some(doors) => doors.look_up_names(ends, &self.outbox),
             None => &(),
         };
         let took = self.last_dump.map_or(Duration::ZERO, |last| last.took);
@@ -455,7 +389,7 @@ impl Drilling {
             if let Some(ending) = followed.ending.take() {
                 let verdict = self.set.finish(&followed.id, ending.into(), known);
                 if let Some(verdict) = verdict {
-                    self.send(Message::Verdict(Box::new(verdict)));
+                    self.outbox.send(Message::Verdict(Box::new(verdict)));
                 }
                 over.push(followed.number);
                 continue;
@@ -463,23 +397,12 @@ impl Drilling {
             let counted = followed.counts().then_some(followed.before);
             if let Some(found) = self.set.findings(&followed.id, counted, known) {
                 let progress = followed.progress(found, took, self.pace.interval());
-                self.send(Message::Progress(Box::new(progress)));
+                self.outbox.send(Message::Progress(Box::new(progress)));
             }
             going_on.push(followed);
         }
         self.followed = going_on;
         over.into_iter().for_each(|number| self.forget(number));
-    }
-
-    fn report(&self, code: &'static str, error: Option<&KernelError>) {
-        self.send(Message::Trouble(Trouble {
-            code,
-            error: error.map(ToString::to_string),
-        }));
-    }
-
-    fn send(&self, message: Message) {
-        // A loop that has ended wants nothing more.
-        let _ = self.inbox.send(message);
+        self.listen_as_needed();
     }
 }

@@ -5,6 +5,7 @@ pub mod clock;
 mod collector;
 mod conntrack;
 mod demands;
+mod doors;
 mod drilling;
 mod dump;
 mod errors;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use flowctl::drilldown::verdict::Verdict;
 use flowctl::event::{Event, Record};
-use flowctl::kernel::conntrack::dump_request;
+use flowctl::kernel::flow_request::dump_request;
 use flowctl::lab::conntrack::Conntrack;
 use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
 use flowctl::report::Report;
