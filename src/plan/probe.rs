@@ -330,12 +330,6 @@ impl Rules {
             return;
         }
         let base = |hook, priority| Some(Base { hook, priority });
-        let elsewhere = || {
-            [
-                vec![Term::Loopback(Side::Arrives), Term::Return],
-                vec![Term::Looped(LOOPED), Term::Return],
-            ]
-        };
         let mut ingress = vec![
             vec![Term::State(&[State::Established]), Term::Return],
             vec![
@@ -343,17 +337,17 @@ impl Rules {
                 Term::Confirmed(true),
                 Term::Return,
             ],
+            vec![Term::Loopback(Side::Arrives), Term::Return],
+            vec![Term::Looped(LOOPED), Term::Return],
         ];
-        ingress.extend(elsewhere());
         ingress.extend(jumps(watches, "arrived"));
         self.add_chain(
             INGRESS,
             base(Hook::Prerouting, INGRESS_PRIORITY + 1),
             ingress,
         );
-        let mut passing = Vec::from(elsewhere());
-        passing.extend(jumps(watches, "passed"));
-        self.add_chain(PASSING, None, passing);
+        // What loops back was sent, and with that its flow confirmed or never tracked: it does not come here.
+        self.add_chain(PASSING, None, jumps(watches, "passed"));
         for (chain, hook) in [(INPUT, Hook::Input), (FORWARD, Hook::Forward)] {
             let not_yet = vec![Term::Confirmed(false), Term::Jump(PASSING.to_owned())];
             self.add_chain(chain, base(hook, PASSING_PRIORITY), vec![not_yet]);
@@ -374,9 +368,9 @@ impl Rules {
         forward.extend(jumps(watches, "left"));
         self.add_chain(LEAVING, base(Hook::Forward), forward);
         // What the router makes itself has no device it arrived by.
-        let made_here = |term: &Term| !matches!(term, Term::Within { fields, .. } if fields.contains(&Field::ArrivesBy));
+        let by_device = |term: &Term| matches!(term, Term::Within { fields, .. } if fields.contains(&Field::ArrivesBy));
         let jumps = jumps(watches, "left").into_iter();
-        let jumps = jumps.filter(|rule| rule.iter().all(made_here));
+        let jumps = jumps.filter(|rule| !rule.iter().any(by_device));
         let mut output = vec![tracked(), vec![Term::Loopback(Side::Leaves), Term::Return]];
         output.extend(jumps);
         self.add_chain(OUTPUT, base(Hook::Output), output);

@@ -349,11 +349,26 @@ fn copies_that_loop_back_are_none_of_a_hosts_and_a_hosts_own_are_dropped_where_n
     let _listening = joined(&lab.router);
     pause(Duration::from_millis(500));
     let mut scene = Scene::new(&lab.router);
-    shout(&lab.router, "10.77.1.1", "10.77.1.255", LAN, 100);
-    shout(&lab.router, "10.77.1.1", "239.7.7.7", LAN, 20);
-    shout(&lab.router, "fd77:1::1", "ff02::777", LAN, 30);
+    let copies = || {
+        shout(&lab.router, "10.77.1.1", "10.77.1.255", LAN, 100);
+        shout(&lab.router, "10.77.1.1", "239.7.7.7", LAN, 20);
+        shout(&lab.router, "fd77:1::1", "ff02::777", LAN, 30);
+    };
+    copies();
     assert_eq!(scene.counted("lan_out").packets, 150);
     scene.assert_missed(&[]);
+    // What is not tracked leaves once.
+    nft(
+        &lab.router,
+        &firewall("output", -300, "udp dport 9999 notrack;"),
+    );
+    copies();
+    let left = scene.missed("lan_out");
+    assert_eq!(left.untracked.packets, 150);
+    for arrived in ["lan_in", "home_from"] {
+        assert_eq!(scene.missed(arrived), Missed::default(), "{arrived}");
+    }
+    nft(&lab.router, "delete table inet fw");
     let host = &lab.lan[0];
     shout(&host.namespace, "10.77.1.11", "10.77.1.255", UPLINK, 40);
     shout(&host.namespace, "10.77.1.11", "239.9.9.9", UPLINK, 50);
@@ -362,8 +377,25 @@ fn copies_that_loop_back_are_none_of_a_hosts_and_a_hosts_own_are_dropped_where_n
     // Of a multicast group that nobody has joined.
     let dropped = volume(Family::V4, 50);
     let dropped = unconfirmed(dropped, &[(host.v4, dropped)]);
-    let of_lan = ["lan_in", "home_from", "home_by_lan"];
-    scene.assert_missed(&of_lan.map(|name| (name, dropped.clone())));
+    for name in ["lan_in", "home_from", "home_by_lan"] {
+        assert_eq!(scene.missed(name), dropped, "{name}");
+    }
+}
+
+#[test]
+fn what_the_router_tells_itself_is_none_of_a_hosts() {
+    let Some(lab) = masqueraded() else { return };
+    let mut scene = Scene::new(&lab.router);
+    let_errors_flow(&lab.router);
+    let nobody = "[fd77:1::1]:6000".parse().unwrap();
+    throw(&lab.router, "fd77:1::1".parse().unwrap(), nobody, 10);
+    let nobody = "10.77.1.1:6000".parse().unwrap();
+    throw(&lab.router, "10.77.1.1".parse().unwrap(), nobody, 10);
+    scene.assert_missed(&[]);
+    // To a host, the same are told.
+    throw(&lab.lan[0].namespace, lab.lan[0].v4, nobody, 10);
+    let told = icmp_error(errors(Family::V4, 10));
+    scene.assert_missed(&[("lan_out", told.clone()), ("home_to", told)]);
 }
 
 #[test]
