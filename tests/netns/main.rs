@@ -33,7 +33,7 @@ mod protected;
 mod random;
 mod reinstall;
 mod reload;
-
+mod sums;
 mod support;
 mod truth;
 mod verdicts;
