@@ -36,6 +36,7 @@ mod reload;
 mod scenes_age;
 mod scenes_crowds;
 mod scenes_dropped;
+mod scenes_hostile;
 mod scenes_nat;
 mod scenes_places;
 mod scenes_protocols;
