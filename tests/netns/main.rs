@@ -19,6 +19,8 @@ mod devices;
 mod discover;
 mod disk;
 mod exact;
+mod exact_accounts;
+mod exact_plan;
 mod existing;
 mod follow;
 mod full;
