@@ -9,7 +9,7 @@ use flowctl::report::StateWord;
 
 use crate::disk::Disk;
 use crate::scenes_stage::{
-    ANY, M, assert_exact, config, datagrams, endless, nth_verdict, sent, stopped, udp,
+    ANY, COVERED, M, assert_exact, config, datagrams, endless, nth_verdict, sent, stopped, udp,
 };
 use crate::support::{Bench, Daemon, eventually, lab, run_in};
 use crate::told::{Verdict, found_bytes, last_verdict, verdicts};
@@ -121,32 +121,44 @@ fn set(lab: &Lab, key: &str, value: &str) {
     sysctl::write(&lab.router, &[(&key, value)]).unwrap();
 }
 
-/// `conntrack ARGUMENTS` on the router.
-fn conntrack(lab: &Lab, arguments: &[&str]) {
+/// `conntrack ARGUMENTS` on the router; returns what it said.
+pub fn conntrack(lab: &Lab, arguments: &[&str]) -> String {
     let mut command = Command::new("conntrack");
     command.args(arguments);
     let output = run_in(&lab.router, command);
     assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
-fn a_flush_of_conntrack_makes_nobody_count_twice() {
-    harmed(|lab| conntrack(lab, &["-F"]));
+fn a_flush_of_conntrack_makes_nobody_count_twice_and_loses_next_to_nothing() {
+    let Some((verdict, _)) = harmed(|lab| drop(conntrack(lab, &["-F"]))) else {
+        return;
+    };
+    assert!(verdict.coverage >= COVERED, "{verdict:#?}");
+    verdict.assert_noted("flush");
 }
 
 #[test]
-fn zeroed_conntrack_counters_make_nobody_count_twice() {
-    harmed(|lab| conntrack(lab, &["-L", "-z"]));
+fn zeroed_conntrack_counters_make_nobody_count_twice_and_are_said() {
+    let Some((verdict, _)) = harmed(|lab| drop(conntrack(lab, &["-L", "-z"]))) else {
+        return;
+    };
+    verdict.assert_noted("zero");
 }
 
 #[test]
 fn flushed_and_zeroed_again_and_again_it_still_adds_up() {
-    harmed(|lab| {
+    let harm = |lab: &Lab| {
         for _ in 0..10 {
             conntrack(lab, &["-L", "-z"]);
             conntrack(lab, &["-F"]);
         }
-    });
+    };
+    let Some((verdict, _)) = harmed(harm) else {
+        return;
+    };
+    verdict.assert_noted("flush");
 }
 
 #[test]
@@ -159,14 +171,19 @@ fn accounting_switched_off_and_flows_made_anew_still_add_up() {
         return;
     };
     assert!(verdict.because_of("no_accounting") > 0, "{verdict:#?}");
+    verdict.assert_noted("acct");
 }
 
 #[test]
 fn flows_that_begin_without_a_stamp_still_add_up() {
-    harmed(|lab| {
+    let harm = |lab: &Lab| {
         set(lab, "timestamp", "0");
         conntrack(lab, &["-F"]);
-    });
+    };
+    let Some((verdict, _)) = harmed(harm) else {
+        return;
+    };
+    assert!(verdict.coverage >= COVERED, "{verdict:#?}");
 }
 
 #[test]
@@ -206,6 +223,7 @@ fn without_accounting_a_new_flow_is_said_to_have_none() {
         (known, late)
     );
     assert_eq!(verdict.because_of("no_accounting"), late, "{verdict:#?}");
+    verdict.assert_noted("acct");
     needed(&lab);
     assert_right_again(&lab, &daemon);
 }

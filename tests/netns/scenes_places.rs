@@ -143,17 +143,16 @@ fn two_privacy_addresses_of_one_device_are_all_there_is_of_it() {
     let rows: Vec<&Host> = verdict.hosts.iter().filter(is_device).collect();
     let named: u64 = rows.iter().map(|row| row.bytes).sum();
     assert_eq!(named, of_device);
-    if let [row] = rows[..] {
-        assert_eq!(row.addresses(), privacy, "the largest first");
-        assert_eq!(verdict.hosts[0].bytes, named, "one device is ahead");
-        assert_share("the device", row.share, named as f64 / all as f64);
-    } else {
-        assert_eq!(rows.len(), 2, "{verdict:#?}");
-    }
+    let [row] = rows[..] else {
+        panic!("one device is one row: {verdict:#?}")
+    };
+    assert_eq!(row.addresses(), privacy, "the largest first");
+    assert_eq!(verdict.hosts[0].bytes, named, "one device is ahead");
+    assert_share("the device", row.share, named as f64 / all as f64);
 }
 
 /// A zone for each of the two bridges.
-fn separate_zones(bench: &Bench<'_>) {
+pub fn separate_zones(bench: &Bench<'_>) {
     let zones = "add table inet zones; \
         add chain inet zones early { type filter hook prerouting priority raw; }; \
         add rule inet zones early iifname br-lan ct zone set 1; \
@@ -162,7 +161,7 @@ fn separate_zones(bench: &Bench<'_>) {
 }
 
 /// Gives a thing the address that a host of the LAN has, as two sites behind a provider's router may have.
-fn twin(lab: &Lab) -> IpAddr {
+pub fn twin(lab: &Lab) -> IpAddr {
     let twin = add_address(lab, IOT, &lab.iot[0], "10.77.1.11/32");
     assert_eq!(twin, lab.lan[0].v4);
     twin

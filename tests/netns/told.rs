@@ -32,6 +32,32 @@ pub struct Verdict {
     pub hosts: Vec<Host>,
     pub flows: Vec<Flow>,
     pub text: String,
+    /// What makes it less than it could be, a sentence each.
+    #[serde(default)]
+    notes: Vec<String>,
+    pub outside: Option<Vec<End>>,
+    pub outside_remainder_bytes: Option<u64>,
+    pub services: Option<Vec<Service>>,
+    pub services_remainder_bytes: Option<u64>,
+    /// Who sent what no flow explains.
+    #[serde(default)]
+    pub dropped: Vec<End>,
+}
+
+/// The part of an end that is no inside host, or of a sender.
+#[derive(Debug, Clone, Deserialize)]
+pub struct End {
+    pub address: IpAddr,
+    pub bytes: u64,
+}
+
+/// The part of what flows were opened to.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Service {
+    pub protocol: String,
+    pub port: Option<u16>,
+    pub name: Option<String>,
+    pub bytes: u64,
 }
 
 /// One inside host's part.
@@ -77,6 +103,15 @@ impl Verdict {
     /// Bytes that this cause explains why they are unexplained.
     pub fn because_of(&self, cause: &str) -> u64 {
         self.unexplained.get(cause).copied().unwrap_or(0)
+    }
+
+    /// A note says so.
+    pub fn assert_noted(&self, word: &str) {
+        let mut notes = self.notes.iter();
+        assert!(
+            notes.any(|note| note.to_lowercase().contains(word)),
+            "{word}: {self:#?}"
+        );
     }
 
     /// The host of that address.
