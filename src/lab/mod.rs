@@ -15,6 +15,7 @@ mod nft;
 mod numbering;
 mod pace;
 mod rtnl;
+mod stillness;
 pub mod sysctl;
 mod tcp;
 pub mod timeline;

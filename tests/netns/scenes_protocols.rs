@@ -69,7 +69,8 @@ fn a_flood_of_gre_names_its_host() {
         lab.lan[0].end(Family::V4, 0),
         lab.server(Family::V4, 0, 443),
     );
-    let upload = udp("upload", &ends, &datagrams(8.0 * M, 1000, 500));
+    // More packets, fewer bytes.
+    let upload = udp("upload", &ends, &datagrams(6.0 * M, 400, 1500));
     let mut far = Sink::raw(lab.server(Family::V4, 4, 0));
     let tunnelled = tunnel(&lab.lan[2], &mut far, 1200, 1000);
     let truth = [(lab.lan[2].v4, tunnelled), (lab.lan[0].v4, sent(upload))];

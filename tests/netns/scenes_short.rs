@@ -41,7 +41,7 @@ fn a_spray_of_flows_shorter_than_the_dump_interval_is_one_host_to_the_byte() {
     // The kernel's shortest: most are gone before the spray ends.
     sysctl::write(&lab.router, &[("netfilter/nf_conntrack_udp_timeout", "1")]).unwrap();
     let mut sink = Sink::open(lab.server(Family::V4, 1, 53));
-    let other = udp("other", &up(&lab, 1, 2), &endless(0.4 * M, 600));
+    let other = udp("other", &up(&lab, 1, 2), &datagrams(0.4 * M, 600, 300));
     let sprayed = spray(
         &lab.lan[0],
         10_000..14_000,
@@ -49,7 +49,7 @@ fn a_spray_of_flows_shorter_than_the_dump_interval_is_one_host_to_the_byte() {
         100,
         Duration::from_secs(4),
     );
-    let other = stopped(other);
+    let other = sent(other);
     let verdict = verdict(&daemon, "wan_out");
     let truth = [(lab.lan[0].v4, sprayed), (lab.lan[1].v4, other)];
     assert_exact(&verdict, &truth);
@@ -65,7 +65,7 @@ fn what_conntrack_forgot_between_pending_and_firing_is_in_alert_and_verdict() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let text = without_dumps(&["wan_out"]).replace("hold = \"0s\"", "hold = \"2s\"");
+    let text = without_dumps(&["wan_out"]).replace("hold = \"0s\"", "hold = \"3s\"");
     // Ticks so long that no pause of a busy machine looks like the end.
     let text = text.replace("tick = \"200ms\"", "tick = \"500ms\"");
     let text = text.replace("interval = \"60s\"", "interval = \"1s\"");

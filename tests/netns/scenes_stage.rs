@@ -42,10 +42,11 @@ things = ["10.77.2.0/24", "fd77:2::/64"]
 [counters]
 things_to_internet = { from = "things", out = "wan" }
 things_to_home = { from = "things", to = "home" }
+from_servers = { from = ["198.51.100.0/24", "2001:db8:64::/64"] }
 "#;
     let each = thresholds.iter().map(|(counter, raise)| {
         format!(
-            "[thresholds.{counter}]\ncounter = \"{counter}\"\nraise = \"{raise}\"\nhold = \"0s\"\nrelease = \"1s\"\n"
+            "[thresholds.{counter}]\ncounter = \"{counter}\"\nraise = \"{raise}\"\nhold = \"0s\"\nrelease = \"2s\"\n"
         )
     });
     begin.to_owned() + &each.collect::<String>()
