@@ -18,6 +18,7 @@ mod demo;
 mod devices;
 mod discover;
 mod disk;
+mod drill;
 mod exact;
 mod existing;
 mod follow;

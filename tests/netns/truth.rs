@@ -169,7 +169,8 @@ fn assert_raised(raised: &Raised) {
     assert_shares(&raised.hosts, &raised.flows, counted.max(found));
 }
 
-fn assert_list(list: &TopList) {
+/// A list's sums are right, and its shares.
+pub fn assert_list(list: &TopList) {
     let all = list.found.attributed_bytes + list.found.excess_bytes;
     assert!(list.found.attributed_bytes <= list.counted_bytes.unwrap());
     assert_eq!(
