@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use flowctl::drilldown::verdict::Verdict;
+use flowctl::drilldown::verdict::{Findings, Verdict};
 use flowctl::event::{Event, Record, TopList};
 use flowctl::lab::{Ends, Family, Lab, LabOptions, Way};
 use flowctl::report::{Report, StateWord};
@@ -81,15 +81,21 @@ impl Drill {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// The verdict, which is the last thing said; every list before it adds up.
-    fn verdict(mut self) -> Verdict {
+    /// The verdict on a counter; every list before it adds up.
+    fn verdict(self) -> Verdict {
+        let verdict = self.last(assert_list);
+        assert_sums(&verdict);
+        verdict
+    }
+
+    /// The verdict, which is the last thing said.
+    fn last(mut self, each: impl Fn(&TopList)) -> Verdict {
         loop {
             match self.record().unwrap().event {
-                Event::Flows(list) => assert_list(&list),
+                Event::Flows(list) => each(&list),
                 Event::Verdict(verdict) => {
                     assert!(self.record().is_none());
                     assert_eq!(self.child.wait().unwrap().code(), Some(0));
-                    assert_sums(&verdict);
                     assert_eq!(verdict.threshold, None);
                     return *verdict;
                 }
@@ -480,4 +486,65 @@ fn a_name_that_no_counter_has_is_answered_with_the_nearest() {
             "flowctl: there is no counter wan_ou: did you mean wan_out?\n"
         )
     );
+}
+
+/// Every view of what a host moved sums to the whole, of which nothing counted.
+fn assert_of_host(found: &Findings) {
+    let all = found.attributed_bytes;
+    assert_eq!(found.excess_bytes, 0);
+    let hosts: u64 = found.hosts.iter().map(|host| host.bytes).sum();
+    let outside: u64 = found.outside.iter().map(|end| end.bytes).sum();
+    let services: u64 = found.services.iter().map(|service| service.bytes).sum();
+    let flows: u64 = found.flows.iter().map(|flow| flow.bytes).sum();
+    for (view, remainder) in [
+        (hosts, found.hosts_remainder_bytes),
+        (outside, found.outside_remainder_bytes),
+        (services, found.services_remainder_bytes),
+        (flows, found.flows_remainder_bytes),
+    ] {
+        assert_eq!(view + remainder, all, "{found:#?}");
+    }
+}
+
+#[test]
+fn a_host_is_asked_for_by_its_address_and_what_it_moved_is_known_to_the_byte() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, &watchful());
+    let daemon = bench.start();
+    let truth = Truth::record();
+    let other = truth.udp("other", up(&lab, 1), 2.0 * M, 1000);
+    let asked = lab.lan[0].v4.to_string();
+    let drill = Drill::going(&bench, &["--host", &asked]);
+    let sent = burst(&lab, 1000);
+    let report = daemon.settle();
+    let going = &report.drilldowns[0];
+    assert_eq!(
+        (going.host, going.counter.as_ref()),
+        (Some(lab.lan[0].v4), None)
+    );
+    assert_eq!((going.counted_bytes, going.coverage), (None, None));
+    drill.signal(Signal::INT);
+    let verdict = drill.last(|list| {
+        assert_eq!((list.host, list.counted_bytes), (Some(lab.lan[0].v4), None));
+        assert_of_host(&list.found);
+    });
+    other.stop();
+    assert_eq!((verdict.host, verdict.counter), (Some(lab.lan[0].v4), None));
+    assert_eq!((verdict.counted_bytes, verdict.coverage), (None, None));
+    assert_eq!(
+        (verdict.peak_bits_per_second, verdict.unexplained),
+        (None, None)
+    );
+    assert_of_host(&verdict.found);
+    assert_eq!(
+        verdict.found.attributed_bytes, sent,
+        "and nothing of the other"
+    );
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v4);
+    let server = lab.server(Family::V4, 0, 9);
+    assert_eq!(verdict.found.outside[0].address, server.address.ip());
+    assert_eq!(verdict.found.services[0].port, Some(9));
+    assert_eq!(verdict.found.flows[0].bytes, sent);
 }
