@@ -230,10 +230,11 @@ fn record(event: &str) -> Arc<Record> {
 impl Server {
     /// What a client asks, as the daemon hears it.
     fn asked(&self) -> DrillRequest {
-        match self.requests.recv_timeout(Duration::from_secs(10)).unwrap() {
-            ControlRequest::Drill(request) => *request,
-            other => panic!("{other:?}"),
-        }
+        let asked = self.requests.recv_timeout(Duration::from_secs(10)).unwrap();
+        let ControlRequest::Drill(request) = asked else {
+            panic!("{asked:?}");
+        };
+        *request
     }
 
     /// A client whose drilldown goes on, with the line that said so; the daemon's end of it.

@@ -19,6 +19,7 @@ mod devices;
 mod dhcp;
 mod discover;
 mod disk;
+mod drill;
 mod exact;
 mod exact_accounts;
 mod exact_plan;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use flowctl::drilldown::verdict::{HostShare, Verdict};
-use flowctl::event::{Event, Raised};
+use flowctl::event::{Event, Raised, TopList};
 use flowctl::lab::{Direction, Ends, Generator, TcpLoad, Timeline, UdpLoad, Way};
 use flowctl::report::DrilldownReport;
 use flowctl::units::BitRate;
@@ -163,6 +163,11 @@ pub fn assert_log(bench: &Bench<'_>) {
         .iter()
         .filter(|line| adds_up.contains(&line["event"].as_str().unwrap()));
     records.for_each(assert_adds_up);
+}
+
+/// A list's sums are right, and its shares.
+pub fn assert_list(list: &TopList) {
+    assert_adds_up(&serde_json::to_value(list).unwrap());
 }
 
 fn assert_report(drilldown: &DrilldownReport) {
