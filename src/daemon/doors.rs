@@ -47,26 +47,38 @@ pub struct Doors {
     pub nftables: Nftables,
     names: Names,
     named_at: Option<Instant>,
-    /// `None` where the kernel has no rules that go with their owner.
+    /// `None` before it is asked for, and where the kernel has no rules that go with their owner.
     probe: Option<Probe>,
 }
 
 impl Doors {
     /// In the network namespace of the calling thread. What is dropped is counted only once it is asked for.
-    pub fn open(config: &Config, outbox: &Outbox) -> Result<Doors, KernelError> {
-        let probe = Probe::open(&config.table.name);
-        outbox.report(DROPS, probe.as_ref().err());
+    pub fn open(config: &Config) -> Result<Doors, KernelError> {
         Ok(Doors {
             conntrack: Conntrack::open()?,
             nftables: Nftables::open()?,
             names: Names::new(config),
             named_at: None,
-            probe: probe.ok().flatten(),
+            probe: None,
         })
     }
 
-    /// Has what is dropped counted for every drilldown that goes on.
-    pub fn watch_drops(&mut self, followed: &[Followed], config: &Config, outbox: &Outbox) {
+    /// Has what is dropped counted for these drilldowns too.
+    pub fn watch_drops<'a>(
+        &mut self,
+        followed: impl Iterator<Item = &'a Followed>,
+        config: &Config,
+        outbox: &Outbox,
+    ) {
+        let mut followed = followed.peekable();
+        if followed.peek().is_none() {
+            return;
+        }
+        if self.probe.is_none() {
+            let opened = Probe::open(&config.table.name);
+            outbox.report(DROPS, opened.as_ref().err());
+            self.probe = opened.ok().flatten();
+        }
         let Some(probe) = &mut self.probe else {
             return;
         };

@@ -194,9 +194,7 @@ impl Drilling {
             }
         }
         self.listen_as_needed();
-        if let Some(doors) = &mut self.doors {
-            doors.watch_drops(&self.followed, &self.config, &self.outbox);
-        }
+        self.watch_drops(|_| true);
     }
 
     fn own_addresses(&self) -> Vec<IpAddr> {
@@ -226,9 +224,6 @@ impl Drilling {
         let followed = Followed::new(inquiry.id, self.numbered, inquiry.question);
         self.followed.push(followed);
         self.listen_as_needed();
-        if let Some(doors) = &mut self.doors {
-            doors.watch_drops(&self.followed, &self.config, &self.outbox);
-        }
     }
 
     /// Opens the doors where drilldowns go on, and closes them where none does.
@@ -252,9 +247,16 @@ impl Drilling {
     fn doors(&mut self) -> Result<&mut Doors, KernelError> {
         let doors = match self.doors.take() {
             Some(doors) => doors,
-            None => Doors::open(&self.config, &self.outbox)?,
+            None => Doors::open(&self.config)?,
         };
         Ok(self.doors.insert(doors))
+    }
+
+    fn watch_drops(&mut self, wanted: impl Fn(&Followed) -> bool) {
+        if let Some(doors) = &mut self.doors {
+            let followed = self.followed.iter().filter(|followed| wanted(followed));
+            doors.watch_drops(followed, &self.config, &self.outbox);
+        }
     }
 
     /// One drilldown is over.
@@ -314,6 +316,8 @@ impl Drilling {
         }
         self.keep_pace(began, cpu);
         self.answer();
+        // To install rules takes longer than a small dump, which gives the baseline and comes first.
+        self.watch_drops(|followed| followed.dumps == 1);
     }
 
     fn dump(&mut self) -> Result<(), KernelError> {

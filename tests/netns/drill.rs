@@ -452,12 +452,13 @@ fn where_conntrack_is_off_it_says_so_and_leaves_it_off() {
     };
     let Some(lab) = lab(options) else { return };
     let bench = Bench::new(&lab.router, &thresholdless());
-    let _daemon = bench.start();
+    let daemon = bench.start();
     let mut drill = Drill::ask(&bench, &["home_from"]);
     let note = drill.list().found.notes;
     assert_eq!(note.len(), 1, "{note:?}");
     assert!(note[0].contains("conntrack knows no flow here"), "{note:?}");
     let sent = burst(&lab, 100);
+    daemon.settle();
     drill.signal(Signal::INT);
     let verdict = drill.verdict();
     assert_eq!(verdict.counted_bytes, Some(sent));
