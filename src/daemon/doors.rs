@@ -65,9 +65,10 @@ impl Doors {
         })
     }
 
-    /// Has what is dropped counted for every drilldown that goes on.
+    /// Has what is dropped counted for every drilldown that goes on. Such rules ask for conntrack, which they would switch
+    /// on for every packet: one on demand has none where no threshold has asked for that.
     pub fn watch_drops(&mut self, followed: &[Followed], config: &Config, outbox: &Outbox) {
-        let Some(probe) = &mut self.probe else {
+        let Some(probe) = self.probe.as_mut().filter(|_| config.wants_conntrack()) else {
             return;
         };
         let mut failed = None;
