@@ -63,7 +63,8 @@ impl Doors {
         })
     }
 
-    /// Has what is dropped counted for these drilldowns too.
+    /// Has what is dropped counted for these drilldowns too. Such rules ask for conntrack, which they would switch on for
+    /// every packet: one on demand has none where no threshold has asked for that.
     pub fn watch_drops<'a>(
         &mut self,
         followed: impl Iterator<Item = &'a Followed>,
@@ -71,7 +72,7 @@ impl Doors {
         outbox: &Outbox,
     ) {
         let mut followed = followed.peekable();
-        if followed.peek().is_none() {
+        if followed.peek().is_none() || !config.wants_conntrack() {
             return;
         }
         if self.probe.is_none() {
