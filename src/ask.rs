@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::config::Counter;
 pub use crate::drilldown::Counted;
 use crate::drilldown::rank::RankBy;
@@ -47,6 +49,9 @@ pub struct Inquiry {
     pub rank_by: RankBy,
     /// The account begins here: the last reading that was not above raise.
     pub started: Tick,
+    /// Flows born since then count whole. Earlier than the account where the counter counted nothing in between: then
+    /// what it counts of them, it counts within.
+    pub quiet_since: Timestamp,
 }
 
 /// Whose traffic is to be explained.

@@ -175,6 +175,7 @@ impl Demands {
             question,
             rank_by: RankBy::Bytes,
             started,
+            quiet_since: started.wall,
         })));
         outcome.asks.extend(demand.counted(meter, &moment));
         let begun = Begun {

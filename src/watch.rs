@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::ask::{Ask, Counted, Ending, Inquiry, Outcome, Progress, Question};
 use crate::config::{Config, Levels, Threshold};
 use crate::drilldown::rank::RankBy;
@@ -24,6 +26,8 @@ pub struct Watch {
     state: State,
     /// The last reading that had the counter, when newer ones had it not.
     unread_since: Option<Tick>,
+    /// Where the last interval began, when the counter counted nothing in it.
+    quiet_since: Option<Tick>,
     drilldown: Option<Running>,
 }
 
@@ -39,6 +43,14 @@ struct Running {
     over: bool,
 }
 
+/// Where an account begins.
+#[derive(Clone, Copy)]
+struct AccountStart {
+    started: Tick,
+    /// As in the inquiry.
+    quiet_since: Timestamp,
+}
+
 impl Watch {
     /// Idle since `now`.
     pub fn new(threshold: &Threshold, config: &Config, now: Tick) -> Self {
@@ -52,6 +64,7 @@ impl Watch {
             position: position.unwrap_or(config.counters.len()),
             state: State::Idle { since: now },
             unread_since: None,
+            quiet_since: None,
             drilldown: None,
         }
     }
@@ -65,6 +78,7 @@ impl Watch {
     pub fn continue_from(&mut self, before: Watch) {
         self.state = before.state;
         self.unread_since = before.unread_since;
+        self.quiet_since = before.quiet_since;
         self.drilldown = before.drilldown;
     }
 
@@ -94,9 +108,18 @@ impl Watch {
                     self.unread_since = None;
                 }
             }
+            self.quiet_since = None;
             return;
         };
         let account_start = self.unread_since.take().unwrap_or(account_start);
+        let nothing =
+            matches!(counter.delta, Delta::Advanced { volume, .. } if volume == Volume::default());
+        let quiet_since =
+            std::mem::replace(&mut self.quiet_since, nothing.then_some(account_start));
+        let start = AccountStart {
+            started: account_start,
+            quiet_since: quiet_since.unwrap_or(account_start).wall,
+        };
         let rates = Rates {
             bits,
             packets,
@@ -107,9 +130,9 @@ impl Watch {
             .observe(&self.threshold, tick, rates, config.tick);
         self.state = state;
         match transition {
-            Transition::Began => self.begin(account_start, rates, meter, config, outcome),
+            Transition::Began => self.begin(start, rates, meter, config, outcome),
             Transition::BeganAndRaised => {
-                self.begin(account_start, rates, meter, config, outcome);
+                self.begin(start, rates, meter, config, outcome);
                 self.raise(tick, rates, outcome);
             }
             Transition::Raised => {
@@ -135,7 +158,7 @@ impl Watch {
 
     fn begin(
         &mut self,
-        started: Tick,
+        start: AccountStart,
         rates: Rates,
         meter: &Meter,
         config: &Config,
@@ -148,6 +171,7 @@ impl Watch {
         else {
             return;
         };
+        let started = start.started;
         let id = format!("{}-{}", self.threshold.name, started.wall.as_millisecond());
         let counted = self.counted_in_last_interval(meter);
         let total = meter.counters()[self.position].total;
@@ -160,6 +184,7 @@ impl Watch {
                 Levels::Packets { .. } => RankBy::Packets,
             },
             started,
+            quiet_since: start.quiet_since,
         })));
         self.drilldown = Some(Running {
             id,

@@ -155,6 +155,7 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
     let start = AccountStart {
         at: Uptime::default(),
         wall,
+        quiet_since: wall,
         capacity: None,
         top,
         rank_by: by,

@@ -47,6 +47,8 @@ struct Scenario {
 #[serde(deny_unknown_fields)]
 struct Begin {
     at: f64,
+    /// Nothing was counted between then and `at`.
+    quiet_since: Option<f64>,
     top: usize,
     #[serde(default)]
     by_packets: bool,
@@ -170,6 +172,7 @@ fn run(scenario: &Scenario) -> Verdict {
     let start = AccountStart {
         at: uptime(scenario.account.at),
         wall: wall(scenario.account.at),
+        quiet_since: wall(scenario.account.quiet_since.unwrap_or(scenario.account.at)),
         capacity: counter.capacity,
         top: scenario.account.top,
         rank_by: if scenario.account.by_packets {

@@ -188,6 +188,19 @@ fn the_interim_list_comes_every_half_minute() {
 }
 
 #[test]
+fn what_is_born_while_nothing_is_counted_before_an_account_counts_whole() {
+    let mut story = Story::of(CONFIG);
+    story.second(BELOW);
+    let busy = begun(&story.second(ABOVE));
+    assert_eq!(busy.quiet_since, busy.started.wall);
+    for _ in 0..2 {
+        story.second(0);
+    }
+    let quiet = begun(&story.second(ABOVE));
+    assert_eq!((quiet.started, quiet.quiet_since), (tick(4), tick(3).wall));
+}
+
+#[test]
 fn after_max_duration_the_verdict_is_given_once_and_the_alert_goes_on() {
     let mut story = Story::of(&format!("{CONFIG}[drilldown]\nmax_duration = \"5s\"\n"));
     let id = story.fire();

@@ -214,6 +214,7 @@ impl Drilling {
         let start = AccountStart {
             at: inquiry.started.at,
             wall: inquiry.started.wall,
+            quiet_since: inquiry.quiet_since,
             capacity,
             top: self.config.drilldown.top,
             rank_by: inquiry.rank_by,

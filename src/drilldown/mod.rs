@@ -47,6 +47,8 @@ pub struct AccountStart {
     pub at: Uptime,
     /// The same moment on the clock of conntrack's stamps.
     pub wall: Timestamp,
+    /// Flows born since then count whole: at or before `wall`, with nothing counted in between.
+    pub quiet_since: Timestamp,
     /// The counter's, for the sentence.
     pub capacity: Option<BitRate>,
     /// How many rows of each view are named.
@@ -190,7 +192,7 @@ impl Drilldown {
             || (belongs.reply && record.reply_volume.is_none());
         // Without stamps a flow is new if a whole dump did not show it.
         let born_inside = record.start.map_or(self.dumps_ended > 0, |start| {
-            start >= nanoseconds(self.start.wall)
+            start >= nanoseconds(self.start.quiet_since)
         });
         let shown = (
             record.original_volume.unwrap_or_default(),

@@ -20,7 +20,7 @@ pub struct Verdict {
     pub host: Option<IpAddr>,
     /// The drilldown's id.
     pub drilldown: String,
-    /// The last reading that was not above raise; on demand the last one before the question.
+    /// The last reading that was not above raise; on demand a reading made for the question.
     pub started: Timestamp,
     /// The reading at which the threshold was idle again, or at which the drilldown had to end.
     pub ended: Timestamp,

@@ -169,16 +169,20 @@ fn verdict(state: &Path) -> Verdict {
         let records = log
             .lines()
             .filter_map(|line| serde_json::from_str::<Record>(line).ok());
-        let found = records.into_iter().find_map(|record| match record.event {
-            Event::Verdict(verdict) => Some(*verdict),
-            _ => None,
-        });
+        let found = records.into_iter().find_map(verdict_of);
         if let Some(verdict) = found {
             return verdict;
         }
         assert!(began.elapsed() < Duration::from_secs(60), "no verdict");
         pause(LOOK);
     }
+}
+
+fn verdict_of(record: Record) -> Option<Verdict> {
+    if let Event::Verdict(verdict) = record.event {
+        return Some(*verdict);
+    }
+    None
 }
 
 /// Milliseconds for which the same dump is only received.

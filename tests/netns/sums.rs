@@ -8,19 +8,23 @@ const VIEWS: [&str; 4] = ["hosts", "flows", "outside", "services"];
 /// An alert that names fewer than `top` names all there are.
 const TOP: usize = 10;
 
-/// Panics where the record does not add up. One of before the first dump has nothing to add.
+/// Panics where the record does not add up. One of before the first dump has nothing to add, and one about a host has
+/// nothing that counted.
 pub fn assert_adds_up(record: &Value) {
     assert_nothing_negative(record);
-    let Some(counted) = number(record, "counted_bytes") else {
-        let named = ["hosts", "flows"].map(|view| rows(record, view).map_or(0, Vec::len));
-        assert_eq!(named, [0, 0], "named of nothing counted: {record:#}");
+    let Some(attributed) = number(record, "attributed_bytes") else {
+        let named = VIEWS.map(|view| rows(record, view).map_or(0, Vec::len));
+        assert_eq!(named, [0; 4], "named of nothing found: {record:#}");
         return;
     };
-    let attributed = number(record, "attributed_bytes").unwrap();
-    assert!(attributed <= counted, "{record:#}");
-    assert_unexplained(record, counted - attributed);
-    assert_dropped(record);
-    assert_coverage(record, counted, attributed);
+    let counted = number(record, "counted_bytes");
+    if let Some(counted) = counted {
+        assert!(attributed <= counted, "{record:#}");
+        assert_unexplained(record, counted - attributed);
+        assert_dropped(record);
+        assert_coverage(record, counted, attributed);
+    }
+    let counted = counted.unwrap_or(attributed);
     if let Some(all) = whole(record, counted, attributed) {
         for view in VIEWS {
             assert_view(record, view, all, counted.max(all));
@@ -167,6 +171,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_of_a_host_adds_up_without_a_counter() {
+        let mut of_host = record();
+        for absent in [
+            "counted_bytes",
+            "coverage",
+            "unexplained_bytes",
+            "unexplained",
+        ] {
+            of_host[absent] = Value::Null;
+        }
+        for view in VIEWS {
+            for row in of_host[view].as_array_mut().unwrap() {
+                row["share"] = json!(row["bytes"].as_f64().unwrap() / 80.0);
+            }
+        }
+        assert_adds_up(&of_host);
+        of_host["hosts_remainder_bytes"] = json!(11);
+        assert!(std::panic::catch_unwind(|| assert_adds_up(&of_host)).is_err());
+    }
+
+    #[test]
     fn an_alert_names_all_it_has_or_nobody() {
         let row = json!({"bytes": 50, "packets": 1, "share": 0.5});
         let alert = |attributed| {
@@ -177,7 +202,7 @@ mod tests {
         let told = std::panic::catch_unwind(|| assert_adds_up(&alert(60)));
         assert!(told.is_err());
         assert_adds_up(&json!({"hosts": [], "flows": []}));
-        let before = json!({"counted_bytes": null, "hosts": [row], "flows": []});
+        let before = json!({"attributed_bytes": null, "hosts": [row], "flows": []});
         assert!(std::panic::catch_unwind(|| assert_adds_up(&before)).is_err());
     }
 }
