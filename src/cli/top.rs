@@ -307,8 +307,14 @@ fn views_of(found: &Findings) -> [View; 5] {
             found.flows_remainder_bytes,
             found.flows_total,
         ),
-        view("dropped", "sender", ends(&found.dropped), 0, 0),
+        view("dropped", "sender", ends(&worth_naming(&found.dropped)), 0, 0),
     ]
+}
+
+/// A few packets are always dropped, neighbour discovery among them.
+fn worth_naming(dropped: &[EndShare]) -> Vec<EndShare> {
+    let counts = |sender: &&EndShare| sender.share >= 0.005;
+    dropped.iter().filter(counts).cloned().collect()
 }
 
 /// In bits; `None` over no time at all, as after a step of the wall clock.

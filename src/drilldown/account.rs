@@ -22,6 +22,8 @@ pub struct Account {
     pub zeroed: bool,
     /// Whether events, dumps or flows were lost.
     pub lossy: bool,
+    /// Whether ends of flows were not told.
+    pub unheard: bool,
 }
 
 /// Counted by rules in the same place as the counter: packets that no flow counts.
@@ -94,7 +96,7 @@ impl Account {
             causes.no_accounting = rest;
         } else if self.zeroed {
             causes.gap = rest;
-        } else if self.lossy {
+        } else if self.lossy || self.unheard {
             causes.events_lost = rest;
         } else {
             causes.unknown = rest;

@@ -366,6 +366,7 @@ impl Drilldown {
             no_accounting: self.limits.no_accounting,
             zeroed: self.circumstances.zeroed,
             lossy: self.lossy(),
+            unheard: self.circumstances.events_off,
         }
     }
 
