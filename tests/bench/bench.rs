@@ -1,6 +1,6 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
-//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet` and `daemon`.
+//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `probe` and `daemon`.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
 
 mod daemon;
 mod packet;
+mod probe;
 mod setup;
 mod tick;
 
@@ -32,9 +33,10 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tables: [Table; 3] = [
+    let tables: [Table; 4] = [
         ("tick", tick::run),
         ("packet", packet::run),
+        ("probe", probe::run),
         ("daemon", daemon::run),
     ];
     for (name, run) in tables {
