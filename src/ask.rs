@@ -1,12 +1,15 @@
-//! What thresholds at work ask of the daemon, and what the drilldowns answer: plain values that cross between the
-//! loop and the thread that follows flows.
+//! What thresholds at work, and those who want a drilldown now, ask of the daemon, and what the drilldowns answer:
+//! plain values that cross between the loop and the thread that follows flows.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::{Counter, Threshold};
-use crate::drilldown::verdict::{FlowShare, HostShare};
+use crate::config::Counter;
+pub use crate::drilldown::Counted;
+use crate::drilldown::rank::RankBy;
+use crate::drilldown::verdict::Findings;
 use crate::event::Event;
-use crate::units::{Tick, Volume};
+use crate::units::{ThresholdName, Tick, Volume};
 
 /// What the daemon must do.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,12 +39,23 @@ pub enum Ask {
 pub struct Inquiry {
     /// Unique among the drilldowns of this router.
     pub id: String,
-    /// The threshold that asks.
-    pub threshold: Threshold,
-    /// The counter to explain.
-    pub counter: Counter,
+    /// The threshold that asks; `None` on demand.
+    pub threshold: Option<ThresholdName>,
+    /// Whose traffic.
+    pub question: Question,
+    /// What "most" means.
+    pub rank_by: RankBy,
     /// The account begins here: the last reading that was not above raise.
     pub started: Tick,
+}
+
+/// Whose traffic is to be explained.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Question {
+    /// All that a counter counts.
+    Counter(Box<Counter>),
+    /// All that an inside address sends and receives.
+    Host(IpAddr),
 }
 
 /// How an account ends.
@@ -51,12 +65,8 @@ pub struct Ending {
     pub id: String,
     /// The reading at which it ends.
     pub ended: Tick,
-    /// Counted within the account.
-    pub counted: Volume,
-    /// The highest bit rate of one interval.
-    pub peak_bits: f64,
-    /// The highest packet rate of one interval.
-    pub peak_packets: f64,
+    /// `None` where nothing counted.
+    pub counted: Option<Counted>,
     /// Why, when not because the threshold is idle again.
     pub ended_by: Option<String>,
 }
@@ -66,20 +76,10 @@ pub struct Ending {
 pub struct Progress {
     /// The drilldown.
     pub id: String,
-    /// Counted since the account began, at the last dump.
-    pub counted_bytes: u64,
-    /// Found in flows.
-    pub attributed_bytes: u64,
-    /// What flows sum to beyond the counter.
-    pub excess_bytes: u64,
-    /// Bytes of the hosts not named.
-    pub hosts_remainder_bytes: u64,
-    /// Bytes of the flows not named.
-    pub flows_remainder_bytes: u64,
-    /// The top hosts.
-    pub hosts: Vec<HostShare>,
-    /// The top flows.
-    pub flows: Vec<FlowShare>,
+    /// Counted since the account began, at the last dump; `None` where nothing counts.
+    pub counted_bytes: Option<u64>,
+    /// Who.
+    pub found: Findings,
     /// Conntrack dumps so far.
     pub dumps: u64,
     /// What the last dump took.
@@ -95,4 +95,15 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// For the drilldowns.
     pub asks: Vec<Ask>,
+    /// For those who asked for a drilldown themselves.
+    pub answers: Vec<Answer>,
+}
+
+/// What somebody who asked for a drilldown is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The drilldown.
+    pub id: String,
+    /// An interim list or the verdict; or why there will be no verdict.
+    pub told: Result<Event, String>,
 }

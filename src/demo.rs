@@ -113,7 +113,7 @@ impl Outcome {
             mistakes.push(format!("the threshold went through {:?}", self.states));
         }
         let culprit = self.sent.first();
-        match (self.verdict.hosts.first(), culprit) {
+        match (self.verdict.found.hosts.first(), culprit) {
             (Some(named), Some(culprit)) if named.address != culprit.address => {
                 mistakes.push(format!(
                     "it named {}, but {} sent most",
@@ -131,8 +131,9 @@ impl Outcome {
             (Some(_), Some(_)) => {}
             _ => mistakes.push("it named nobody".to_owned()),
         }
-        if self.verdict.coverage < COVERAGE_MIN {
-            mistakes.push(format!("coverage is {:.3}", self.verdict.coverage));
+        let coverage = self.verdict.coverage.unwrap_or_default();
+        if coverage < COVERAGE_MIN {
+            mistakes.push(format!("coverage is {coverage:.3}"));
         }
         mistakes
     }
@@ -171,6 +172,8 @@ hold = "{}ms"
 release = "{}ms"
 [drilldown]
 interval = "{}ms"
+[names]
+leases = []
 "#,
             milliseconds(part(0.0125)).clamp(100, 500),
             CAPACITY / 1e6,

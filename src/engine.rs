@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ask::{Outcome, Progress};
 use crate::config::{Config, Counter};
+use crate::demand::Demands;
 use crate::drilldown::verdict::Verdict;
 use crate::event::Event;
 use crate::meter::{Delta, Meter};
@@ -14,11 +15,14 @@ use crate::watch::Watch;
 
 /// More resets than this in one tick are one record in the log.
 const RESETS_NAMED: usize = 8;
+/// Why drilldowns end with the daemon.
+const STOPPED: &str = "flowctl was stopped";
 
-/// All thresholds and what they know of their counters.
+/// All thresholds and what they know of their counters, and those who ask themselves.
 pub struct Engine {
     config: Arc<Config>,
     watches: Vec<Watch>,
+    demands: Demands,
     histories: Vec<History>,
     last_tick: Option<Tick>,
     last_verdict: Option<Arc<Verdict>>,
@@ -36,10 +40,16 @@ impl Engine {
         Engine {
             config,
             watches,
+            demands: Demands::default(),
             histories,
             last_tick: None,
             last_verdict: None,
         }
+    }
+
+    /// The drilldowns that somebody asked for.
+    pub fn demands(&mut self) -> &mut Demands {
+        &mut self.demands
     }
 
     /// Takes a new configuration. Thresholds that are the same keep their state; the drilldowns of the others end.
@@ -67,6 +77,8 @@ impl Engine {
                 &mut outcome,
             );
         }
+        let (before, demands) = (&self.config, &mut self.demands);
+        demands.reconfigure(before, &config, now, meter, &mut outcome);
         let positions = self.config.counter_positions();
         let history_of = |counter: &Counter| {
             let position = positions.get(&counter.name);
@@ -95,6 +107,7 @@ impl Engine {
         for watch in &mut self.watches {
             watch.observe(tick, account_start, meter, &self.config, &mut outcome);
         }
+        self.demands.observe(tick, meter, &mut outcome);
         self.last_tick = Some(tick);
         outcome
     }
@@ -102,6 +115,7 @@ impl Engine {
     /// Takes what a drilldown has found so far.
     pub fn explain(&mut self, tick: Tick, progress: Progress) -> Outcome {
         let mut outcome = Outcome::default();
+        outcome.answers.extend(self.demands.explain(&progress));
         if let Some(watch) = self
             .watches
             .iter_mut()
@@ -112,21 +126,25 @@ impl Engine {
         outcome
     }
 
-    /// Takes a verdict.
+    /// Takes a verdict. One on demand is for who asked, and nobody else's.
     pub fn conclude(&mut self, verdict: Verdict) -> Outcome {
-        self.last_verdict = Some(Arc::new(verdict.clone()));
-        Outcome {
-            events: vec![Event::Verdict(Box::new(verdict))],
-            asks: Vec::new(),
+        let mut outcome = Outcome::default();
+        if verdict.threshold.is_none() {
+            outcome.answers.extend(self.demands.conclude(verdict));
+            return outcome;
         }
+        self.last_verdict = Some(Arc::new(verdict.clone()));
+        outcome.events.push(Event::Verdict(Box::new(verdict)));
+        outcome
     }
 
     /// Ends all drilldowns, because the daemon ends.
     pub fn stop(&mut self, tick: Tick, meter: &Meter) -> Outcome {
         let mut outcome = Outcome::default();
         for watch in &mut self.watches {
-            watch.end(tick, meter, Some("flowctl was stopped"), &mut outcome);
+            watch.end(tick, meter, Some(STOPPED), &mut outcome);
         }
+        self.demands.end_all(tick, meter, STOPPED, &mut outcome);
         outcome
     }
 
@@ -168,10 +186,8 @@ impl Engine {
 
     /// All drilldowns that go on.
     pub fn drilldown_reports(&self) -> Vec<DrilldownReport> {
-        self.watches
-            .iter()
-            .filter_map(Watch::drilldown_report)
-            .collect()
+        let of_thresholds = self.watches.iter().filter_map(Watch::drilldown_report);
+        of_thresholds.chain(self.demands.reports()).collect()
     }
 }
 

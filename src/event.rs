@@ -1,10 +1,12 @@
 //! What happened, as one record each: the lines of the log. The JSON form is the contract of the log file.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::drilldown::verdict::{Findings, FlowShare, HostShare, Verdict};
 use crate::report::Severity;
 use crate::units::{CounterName, SubnetName, ThresholdName};
 
@@ -94,6 +96,17 @@ pub enum Event {
         /// What was in it.
         before: Vec<IpNet>,
     },
+    /// The time between conntrack dumps is another one, to keep within the CPU budget.
+    Pace {
+        /// From the end of a dump to the beginning of the next.
+        interval_seconds: f64,
+        /// What the last dump took.
+        dump_seconds: f64,
+        /// CPU time of that.
+        dump_cpu_seconds: f64,
+        /// Flows remembered for all drilldowns going on.
+        flows: u64,
+    },
     /// The configuration was read again.
     Config {
         /// `reloaded` or `rejected`.
@@ -143,27 +156,18 @@ pub struct Raised {
 /// A drilldown's interim top list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopList {
-    /// The threshold.
-    pub threshold: ThresholdName,
-    /// The counter it watches.
-    pub counter: CounterName,
+    /// The threshold; `None` on demand.
+    pub threshold: Option<ThresholdName>,
+    /// The counter; `None` where a host was asked for.
+    pub counter: Option<CounterName>,
+    /// The host asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
     /// The drilldown.
     pub drilldown: String,
-    /// Counted so far.
-    pub counted_bytes: u64,
-    /// Found in flows so far.
-    pub attributed_bytes: u64,
-    /// What flows sum to beyond the counter.
-    #[serde(default)]
-    pub excess_bytes: u64,
-    /// Bytes of the hosts not named.
-    #[serde(default)]
-    pub hosts_remainder_bytes: u64,
-    /// Bytes of the flows not named.
-    #[serde(default)]
-    pub flows_remainder_bytes: u64,
-    /// The top hosts so far.
-    pub hosts: Vec<HostShare>,
-    /// The top flows so far.
-    pub flows: Vec<FlowShare>,
+    /// Counted so far; `None` where nothing counts.
+    pub counted_bytes: Option<u64>,
+    /// Who, so far.
+    #[serde(flatten)]
+    pub found: Findings,
 }

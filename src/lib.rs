@@ -12,7 +12,8 @@ pub mod plan;
 // The only door to Linux: codecs without I/O, and thin files that own the sockets.
 pub mod kernel;
 
-// Readings become deltas and rates; rates move thresholds; thresholds begin and end drilldowns.
+// Readings become deltas and rates; rates move thresholds; thresholds, and those who ask,
+// begin and end drilldowns.
 pub mod meter;
 
 pub mod threshold;
@@ -21,7 +22,12 @@ pub mod ask;
 
 pub mod watch;
 
+pub mod demand;
+
 pub mod drilldown;
+
+// What the addresses in it are called, and which of them are one device.
+pub mod names;
 
 pub mod engine;
 

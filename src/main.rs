@@ -27,6 +27,14 @@ fn dispatch(cli: &cli::Cli) -> Result<cli::exit::ExitCode, cli::exit::ExitCode> 
         Command::Plan(_) => cli::plan::run(options),
         Command::Check(_) => cli::check::run(options),
         Command::Discover(args) => cli::discover::run(args),
+        Command::Drill(args) => {
+            let config = configuration::look(options)?;
+            cli::drill::run(
+                args,
+                &options.socket_path(config.as_ref()),
+                &options.style(),
+            )
+        }
         Command::Log(args) => {
             let config = configuration::look(options)?;
             cli::log::run(args, &options.log_path(config.as_ref()), &options.style())

@@ -1,12 +1,14 @@
 //! Everything known at one tick, immutable: all that sinks and the command line ever see. Its JSON form is the
 //! contract of `flowctl status --json`; adding keys is free, renaming one is not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::ask::Progress;
+use crate::drilldown::verdict::{Findings, Verdict};
 use crate::kernel::nft::Protection;
 use crate::units::{CounterName, ExistingCounter, InterfaceName, ThresholdName};
 
@@ -264,37 +266,48 @@ pub struct ThresholdReport {
 pub struct DrilldownReport {
     /// Its id, as in the log.
     pub id: String,
-    /// The threshold that asked.
-    pub threshold: ThresholdName,
-    /// The counter it explains.
-    pub counter: CounterName,
+    /// The threshold that asked; `None` on demand.
+    pub threshold: Option<ThresholdName>,
+    /// The counter it explains; `None` where a host was asked for.
+    pub counter: Option<CounterName>,
+    /// The host asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<IpAddr>,
     /// Where the account begins.
     pub started: Timestamp,
-    /// Counted since then, up to the last dump.
-    pub counted_bytes: u64,
-    /// Found in flows.
-    pub attributed_bytes: u64,
-    /// What flows sum to beyond the counter.
-    #[serde(default)]
-    pub excess_bytes: u64,
-    /// Bytes of the hosts not named.
-    #[serde(default)]
-    pub hosts_remainder_bytes: u64,
-    /// Bytes of the flows not named.
-    #[serde(default)]
-    pub flows_remainder_bytes: u64,
+    /// Counted since then, up to the last dump; `None` where nothing counts.
+    pub counted_bytes: Option<u64>,
     /// attributed / counted, at most 1; `None` before anything was counted.
     pub coverage: Option<f64>,
-    /// The top hosts so far.
-    pub hosts: Vec<HostShare>,
-    /// The top flows so far.
-    pub flows: Vec<FlowShare>,
+    /// Who, so far.
+    #[serde(flatten)]
+    pub found: Findings,
     /// How many conntrack dumps so far.
     pub dumps: u64,
     /// What the last dump took, in microseconds.
     pub dump_microseconds: u64,
     /// The time between dumps as the budget has it now, in seconds.
     pub interval_seconds: f64,
+}
+
+impl DrilldownReport {
+    /// With what it has found so far, if it has looked yet.
+    pub fn with(self, progress: Option<&Progress>) -> Self {
+        let Some(progress) = progress else {
+            return self;
+        };
+        let attributed = progress.found.attributed_bytes as f64;
+        let counted = progress.counted_bytes.filter(|counted| *counted > 0);
+        DrilldownReport {
+            counted_bytes: progress.counted_bytes,
+            coverage: counted.map(|counted| (attributed / counted as f64).min(1.0)),
+            found: progress.found.clone(),
+            dumps: progress.dumps,
+            dump_microseconds: progress.dump_time.as_micros() as u64,
+            interval_seconds: progress.interval.as_secs_f64(),
+            ..self
+        }
+    }
 }
 
 /// How much a health entry matters.

@@ -2,12 +2,16 @@
 //! configuration. Nothing here reads a clock; a `Tick` is made by the daemon and handed in.
 
 mod device_pattern;
+mod host_name;
+mod mac;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use device_pattern::{DevicePattern, DevicePatternError};
+pub use host_name::{HostName, HostNameError};
+pub use mac::Mac;
 use serde::{Deserialize, Serialize};
 
 /// A rate in bits per second.

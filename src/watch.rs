@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use crate::ask::{Ask, Ending, Inquiry, Outcome, Progress};
+use crate::ask::{Ask, Counted, Ending, Inquiry, Outcome, Progress, Question};
 use crate::config::{Config, Levels, Threshold};
+use crate::drilldown::rank::RankBy;
+use crate::drilldown::verdict::Findings;
 use crate::event::{Event, Raised, TopList};
 use crate::meter::{Delta, Meter};
 use crate::report::{DrilldownReport, ThresholdReport};
@@ -151,8 +153,12 @@ impl Watch {
         let total = meter.counters()[self.position].total;
         outcome.asks.push(Ask::Begin(Box::new(Inquiry {
             id: id.clone(),
-            threshold: self.threshold.clone(),
-            counter: counter.clone(),
+            threshold: Some(self.threshold.name.clone()),
+            question: Question::Counter(Box::new(counter.clone())),
+            rank_by: match self.threshold.levels {
+                Levels::Bits { .. } => RankBy::Bytes,
+                Levels::Packets { .. } => RankBy::Packets,
+            },
             started,
         })));
         self.drilldown = Some(Running {
@@ -222,16 +228,12 @@ impl Watch {
         let list = due.then(|| {
             running.listed_at = tick.at;
             Event::Flows(TopList {
-                threshold: self.threshold.name.clone(),
-                counter: self.threshold.counter.clone(),
+                threshold: Some(self.threshold.name.clone()),
+                counter: Some(self.threshold.counter.clone()),
                 drilldown: progress.id.clone(),
+                host: None,
                 counted_bytes: progress.counted_bytes,
-                attributed_bytes: progress.attributed_bytes,
-                excess_bytes: progress.excess_bytes,
-                hosts_remainder_bytes: progress.hosts_remainder_bytes,
-                flows_remainder_bytes: progress.flows_remainder_bytes,
-                hosts: progress.hosts.clone(),
-                flows: progress.flows.clone(),
+                found: progress.found.clone(),
             })
         });
         running.progress = Some(progress);
@@ -255,13 +257,13 @@ impl Watch {
             bits_per_second: bits,
             packets_per_second: packets,
             level,
-            counted_bytes: progress.map(|progress| progress.counted_bytes),
-            attributed_bytes: progress.map(|progress| progress.attributed_bytes),
+            counted_bytes: progress.and_then(|progress| progress.counted_bytes),
+            attributed_bytes: progress.map(|progress| progress.found.attributed_bytes),
             hosts: progress
-                .map(|progress| progress.hosts.clone())
+                .map(|progress| progress.found.hosts.clone())
                 .unwrap_or_default(),
             flows: progress
-                .map(|progress| progress.flows.clone())
+                .map(|progress| progress.found.flows.clone())
                 .unwrap_or_default(),
         }));
     }
@@ -287,9 +289,11 @@ impl Watch {
             outcome.asks.push(Ask::End(Box::new(Ending {
                 id: running.id.clone(),
                 ended: tick,
-                counted: total.since(running.total_at_start),
-                peak_bits: running.peak_bits,
-                peak_packets: running.peak_packets,
+                counted: Some(Counted {
+                    volume: total.since(running.total_at_start),
+                    peak_bits: running.peak_bits,
+                    peak_packets: running.peak_packets,
+                }),
                 ended_by: ended_by.map(str::to_owned),
             })));
         } else if !running.over {
@@ -331,29 +335,19 @@ impl Watch {
     /// The drilldown going on, if any.
     pub fn drilldown_report(&self) -> Option<DrilldownReport> {
         let running = self.drilldown.as_ref().filter(|running| !running.over)?;
-        let progress = running.progress.as_ref();
-        let counted = progress.map_or(0, |progress| progress.counted_bytes);
-        let attributed = progress.map_or(0, |progress| progress.attributed_bytes);
-        Some(DrilldownReport {
+        let report = DrilldownReport {
             id: running.id.clone(),
-            threshold: self.threshold.name.clone(),
-            counter: self.threshold.counter.clone(),
+            threshold: Some(self.threshold.name.clone()),
+            counter: Some(self.threshold.counter.clone()),
+            host: None,
             started: running.started.wall,
-            counted_bytes: counted,
-            attributed_bytes: attributed,
-            excess_bytes: progress.map_or(0, |progress| progress.excess_bytes),
-            hosts_remainder_bytes: progress.map_or(0, |progress| progress.hosts_remainder_bytes),
-            flows_remainder_bytes: progress.map_or(0, |progress| progress.flows_remainder_bytes),
-            coverage: (counted > 0).then(|| (attributed as f64 / counted as f64).min(1.0)),
-            hosts: progress
-                .map(|progress| progress.hosts.clone())
-                .unwrap_or_default(),
-            flows: progress
-                .map(|progress| progress.flows.clone())
-                .unwrap_or_default(),
-            dumps: progress.map_or(0, |progress| progress.dumps),
-            dump_microseconds: progress.map_or(0, |progress| progress.dump_time.as_micros() as u64),
-            interval_seconds: progress.map_or(0.0, |progress| progress.interval.as_secs_f64()),
-        })
+            counted_bytes: Some(0),
+            coverage: None,
+            found: Findings::default(),
+            dumps: 0,
+            dump_microseconds: 0,
+            interval_seconds: 0.0,
+        };
+        Some(report.with(running.progress.as_ref()))
     }
 }

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 #![allow(clippy::disallowed_methods, reason = "the program under test is run")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 const REPORT: &str = include_str!("data/report.json");
 const RECORDS: &str = include_str!("data/log.jsonl");
+/// What a daemon says of a drilldown: that it goes on, two lists, the verdict.
+const ANSWER: &str = include_str!("data/drill.jsonl");
 
 fn flowctl(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
@@ -137,6 +140,17 @@ fn the_log_is_shown_filtered_raw_or_in_words() {
     assert_eq!(text(&filtered.stdout).lines().count(), 1);
     assert!(text(&filtered.stdout).contains("\"reset\""));
 
+    let threshold = output(&[
+        "log",
+        "--state-dir",
+        state,
+        "--threshold",
+        "flood",
+        "--json",
+    ]);
+    assert_eq!(text(&threshold.stdout).lines().count(), 1);
+    assert!(text(&threshold.stdout).contains("\"threshold\":\"flood\""));
+
     let absent = output(&["log", "--state-dir", "/nonexistent"]);
     assert_eq!(absent.status.code(), Some(1));
 }
@@ -169,4 +183,243 @@ fn a_usage_error_exits_with_64() {
     assert_eq!(output(&["stauts"]).status.code(), Some(64));
     assert_eq!(output(&[]).status.code(), Some(64));
     assert_eq!(output(&["--help"]).status.code(), Some(0));
+}
+
+/// A daemon that is asked once for a drilldown; `answer` has the connection behind the request, which is returned.
+struct Drilled {
+    socket: PathBuf,
+    asked: JoinHandle<String>,
+    _directory: tempfile::TempDir,
+}
+
+fn drilled(answer: impl FnOnce(&mut UnixStream) + Send + 'static) -> Drilled {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        reader.read_line(&mut request).unwrap();
+        answer(&mut stream);
+        request
+    });
+    Drilled {
+        socket,
+        asked,
+        _directory: directory,
+    }
+}
+
+impl Drilled {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = flowctl(&["drill"]);
+        command.args(arguments).arg("--socket").arg(&self.socket);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+fn lines(range: std::ops::Range<usize>) -> String {
+    let lines = ANSWER.split_inclusive('\n');
+    lines.skip(range.start).take(range.len()).collect()
+}
+
+fn say(stream: &mut UnixStream, text: &str) {
+    // Being left by the client is what some of these are about.
+    let _ = stream.write_all(text.as_bytes());
+}
+
+/// Until the client has ended what it sends.
+fn await_end(stream: &mut UnixStream) {
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+fn interrupt(child: &Child) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+}
+
+#[test]
+fn a_drilldown_in_a_pipe_is_a_line_for_each_look_and_then_the_verdict() {
+    let daemon = drilled(|stream| say(stream, ANSWER));
+    let shown = daemon.output(&["wan_out"]);
+    let printed = text(&shown.stdout);
+    assert_eq!(printed, include_str!("data/drill.txt"), "{printed}");
+    assert_eq!(
+        text(&shown.stderr),
+        "flowctl: note: no rule labels flows by interface, so the routes of this moment say which flows belong, \
+         uncertainly\n"
+    );
+    assert_eq!(shown.status.code(), Some(0));
+    assert_eq!(
+        daemon.asked.join().unwrap(),
+        "{\"counter\":\"wan_out\",\"request\":\"drill\",\"seconds\":30.0}\n"
+    );
+}
+
+#[test]
+fn as_json_a_drilldown_is_its_records_as_they_are() {
+    let daemon = drilled(|stream| say(stream, ANSWER));
+    let shown = daemon.output(&["--host", "192.168.1.5", "--for", "1.5m", "--json"]);
+    assert_eq!(text(&shown.stdout), lines(1..4));
+    assert_eq!(shown.status.code(), Some(0));
+    assert_eq!(
+        daemon.asked.join().unwrap(),
+        "{\"host\":\"192.168.1.5\",\"request\":\"drill\",\"seconds\":90.0}\n"
+    );
+}
+
+#[test]
+fn an_interrupt_asks_for_the_verdict_and_a_second_one_leaves_without() {
+    let daemon = drilled(|stream| {
+        say(stream, &lines(0..2));
+        await_end(stream);
+        say(stream, &lines(3..4));
+    });
+    let mut drill = daemon.command(&["wan_out", "--json"]).spawn().unwrap();
+    let mut printed = BufReader::new(drill.stdout.take().unwrap()).lines();
+    assert_eq!(printed.next().unwrap().unwrap() + "\n", lines(1..2));
+    interrupt(&drill);
+    assert_eq!(printed.next().unwrap().unwrap() + "\n", lines(3..4));
+    assert_eq!(drill.wait().unwrap().code(), Some(0));
+
+    let (heard, hear) = std::sync::mpsc::channel();
+    let daemon = drilled(move |stream| {
+        say(stream, &lines(0..2));
+        await_end(stream);
+        heard.send(()).unwrap();
+        // Holds the connection until the client leaves it.
+        while stream.write_all(lines(1..2).as_bytes()).is_ok() {}
+    });
+    let mut drill = daemon.command(&["wan_out", "--json"]).spawn().unwrap();
+    let mut printed = BufReader::new(drill.stdout.take().unwrap()).lines();
+    printed.next().unwrap().unwrap();
+    interrupt(&drill);
+    hear.recv().unwrap();
+    let reading = std::thread::spawn(move || printed.count());
+    interrupt(&drill);
+    let end = drill.wait_with_output().unwrap();
+    assert_eq!(
+        (end.status.code(), text(&end.stderr).lines().last()),
+        (Some(1), Some("flowctl: left without the verdict"))
+    );
+    reading.join().unwrap();
+    daemon.asked.join().unwrap();
+}
+
+#[test]
+fn a_drilldown_nobody_reads_ends_quietly_with_nothing_to_print() {
+    let (gone, left) = std::sync::mpsc::channel();
+    let daemon = drilled(move |stream| {
+        say(stream, &lines(0..2));
+        await_end(stream);
+        gone.send(()).unwrap();
+    });
+    let mut drill = daemon.command(&["wan_out"]).spawn().unwrap();
+    let mut printed = BufReader::new(drill.stdout.take().unwrap()).lines();
+    printed.next().unwrap().unwrap();
+    drop(printed);
+    left.recv().unwrap();
+    let end = drill.wait_with_output().unwrap();
+    assert_eq!(end.status.code(), Some(0), "{}", text(&end.stderr));
+}
+
+#[test]
+fn why_there_is_no_drilldown_is_said_and_shows_in_the_exit_status() {
+    let said = |output: &Output| {
+        let last = text(&output.stderr).lines().last().unwrap().to_owned();
+        (output.status.code().unwrap(), last)
+    };
+    let refusal = "{\"error\":\"there is no counter wan_uot: did you mean wan_out?\"}\n";
+    let daemon = drilled(|stream| say(stream, refusal));
+    assert_eq!(
+        said(&daemon.output(&["wan_uot"])),
+        (
+            1,
+            "flowctl: there is no counter wan_uot: did you mean wan_out?".to_owned()
+        )
+    );
+    let daemon = drilled(|stream| say(stream, &lines(0..3)));
+    assert_eq!(
+        said(&daemon.output(&["wan_out"])),
+        (
+            1,
+            "flowctl: the daemon went away before the verdict".to_owned()
+        )
+    );
+    let daemon = drilled(|stream| say(stream, "{\"version\":1}\n"));
+    let (code, why) = said(&daemon.output(&["wan_out"]));
+    assert_eq!(code, 1);
+    assert!(why.contains("cannot understand the answer"), "{why}");
+    let nobody = output(&["drill", "wan_out", "--socket", "/nonexistent/s"]);
+    assert_eq!(
+        said(&nobody),
+        (
+            3,
+            "flowctl: no daemon answers on /nonexistent/s: is `flowctl run` running?".to_owned()
+        )
+    );
+}
+
+#[test]
+fn on_a_terminal_a_drilldown_is_drawn_in_place_until_it_is_interrupted() {
+    let daemon = drilled(|stream| {
+        say(stream, &lines(0..3));
+        await_end(stream);
+        say(stream, &lines(3..4));
+    });
+    let drill = format!(
+        "{} drill wan_out --color never --socket {}",
+        env!("CARGO_BIN_EXE_flowctl"),
+        daemon.socket.display()
+    );
+    let mut terminal = Command::new("script")
+        .args(["-qec", &drill, "/dev/null"])
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = terminal.stdout.take().unwrap();
+    let mut all = String::new();
+    let mut piece = [0; 4096];
+    // The second list alone has rates.
+    while !all.contains("bit/s  nas") {
+        let count = shown.read(&mut piece).unwrap();
+        assert!(count > 0, "{all}");
+        all.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+    }
+    terminal.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    shown.read_to_string(&mut all).unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+    let (screen, after) = all.split_once("\x1b[?1049l").unwrap();
+    assert!(
+        screen.contains("drilldown of wan_out, 3s: 98 % of"),
+        "{screen}"
+    );
+    assert!(screen.contains("the verdict is asked for"), "{screen}");
+    assert!(
+        after.contains("wan_out 8.8 Mbit/s for 4s: 81 % nas"),
+        "{after}"
+    );
+    assert!(after.contains("\nended by: max_duration\r\n"), "{after}");
+    assert!(after.contains("\nservices  81 %"), "{after}");
+    assert!(!all.contains("\x1b[31m"), "{all}");
+    let request = daemon.asked.join().unwrap();
+    assert!(!request.contains("seconds"), "{request}");
+}
+
+#[test]
+fn help_says_how_a_drilldown_ends() {
+    let help = flowctl(&["drill", "--help"])
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap();
+    let help = text(&help.stdout);
+    assert_eq!(help, include_str!("data/drill_help.txt"), "{help}");
 }

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, dump_request, message};
+use flowctl::kernel::attr::{Attributes, Malformed, Messages};
+use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple, message};
+use flowctl::kernel::flow_events::{FlowEvent, Told};
+use flowctl::kernel::flow_request::dump_request;
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload, ParseableParametrized};
 use netlink_packet_netfilter::conntrack as oracle;
 use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
@@ -14,6 +17,8 @@ use proptest::prelude::*;
 const DUMP: &str = include_str!("fixtures/conntrack/dump.hex");
 const LIST: &str = include_str!("fixtures/conntrack/dump.list");
 const DESTROY: &str = include_str!("fixtures/conntrack/destroy.hex");
+const EVENTS: &str = include_str!("fixtures/conntrack/events.hex");
+const EVENT_LIST: &str = include_str!("fixtures/conntrack/events.list");
 
 fn messages(hex: &str) -> Vec<Vec<u8>> {
     let byte = |line: &str, at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
@@ -91,51 +96,115 @@ fn decodes_what_conntrack_prints() {
     assert_eq!((flows.len(), lines.len()), (11, 11));
     for flow in flows {
         let line = lines[&flow.id];
-        let values = printed(line);
-        let protocol = line.split_whitespace().nth(3).unwrap();
-        assert_eq!(flow.original.protocol.to_string(), protocol);
-        assert_tuple(&flow.original, line, 0);
-        assert_tuple(&flow.reply, line, 1);
-        for (volume, position) in [(flow.original_volume, 0), (flow.reply_volume, 1)] {
-            let number = |key: &str| {
-                values
-                    .get(key)
-                    .map(|found| found[position].parse::<u64>().unwrap())
-            };
-            assert_eq!(volume.map(|volume| volume.bytes), number("bytes"), "{line}");
-            assert_eq!(
-                volume.map(|volume| volume.packets),
-                number("packets"),
-                "{line}"
-            );
-        }
+        assert_printed(&flow, line);
+        let is_established = line.contains("ESTABLISHED");
+        assert_eq!(flow.tcp_state, is_established.then_some(3), "{line}");
+    }
+}
+
+/// All but the TCP state, which the program prints by name.
+fn assert_printed(flow: &FlowRecord, line: &str) {
+    let values = printed(line);
+    let printed = &line[line.find("ipv").unwrap()..];
+    let protocol = printed.split_whitespace().nth(3).unwrap();
+    assert_eq!(flow.original.protocol.to_string(), protocol);
+    assert_tuple(&flow.original, line, 0);
+    assert_tuple(&flow.reply, line, 1);
+    for (volume, position) in [(flow.original_volume, 0), (flow.reply_volume, 1)] {
         let number = |key: &str| {
             values
                 .get(key)
-                .map_or(0, |found| found[0].parse::<u32>().unwrap())
+                .map(|found| found[position].parse::<u64>().unwrap())
         };
-        assert_eq!(flow.mark, number("mark"), "{line}");
+        assert_eq!(volume.map(|volume| volume.bytes), number("bytes"), "{line}");
         assert_eq!(
-            u32::from(flow.zone),
-            number("zone") + number("zone-orig"),
+            volume.map(|volume| volume.packets),
+            number("packets"),
             "{line}"
         );
-        assert_eq!(
-            flow.start.is_some(),
-            values.contains_key("delta-time"),
-            "{line}"
-        );
-        assert_eq!(
-            flow.tcp_state,
-            line.contains("ESTABLISHED").then_some(3),
-            "{line}"
-        );
-        const SEEN_REPLY: u32 = 2;
-        assert_eq!(
-            flow.status & SEEN_REPLY == 0,
-            line.contains("[UNREPLIED]"),
-            "{line}"
-        );
+    }
+    let number = |key: &str| {
+        values
+            .get(key)
+            .map_or(0, |found| found[0].parse::<u32>().unwrap())
+    };
+    assert_eq!(flow.mark, number("mark"), "{line}");
+    assert_eq!(
+        u32::from(flow.zone),
+        number("zone") + number("zone-orig"),
+        "{line}"
+    );
+    assert_eq!(
+        flow.start.is_some(),
+        values.contains_key("delta-time"),
+        "{line}"
+    );
+    const SEEN_REPLY: u32 = 2;
+    assert_eq!(
+        flow.status & SEEN_REPLY == 0,
+        line.contains("[UNREPLIED]"),
+        "{line}"
+    );
+}
+
+/// What is made of each event of the groups NEW, UPDATE and DESTROY, with the line that the program printed of it.
+fn events() -> Vec<(Option<Told>, &'static str)> {
+    let datagrams = messages(EVENTS);
+    assert_eq!(datagrams.len(), EVENT_LIST.lines().count());
+    let decode = |datagram: &Vec<u8>| {
+        let message = Messages::new(datagram).next().unwrap().unwrap();
+        Told::decode(&message).unwrap()
+    };
+    let told = datagrams.iter().map(decode);
+    told.zip(EVENT_LIST.lines()).collect()
+}
+
+#[test]
+fn events_are_what_conntrack_prints_and_updates_are_none() {
+    let events = events();
+    let names = ["[NEW]", "[UPDATE]", "[DESTROY]"];
+    let counts = names.map(|name| {
+        events
+            .iter()
+            .filter(|(_, line)| line.contains(name))
+            .count()
+    });
+    assert_eq!(counts, [5, 5, 5]);
+    for (told, line) in events {
+        let Some(told) = told else {
+            assert!(line.contains("[UPDATE]"), "{line}");
+            continue;
+        };
+        let (flow, name) = match told.event {
+            FlowEvent::Born(flow) => (flow, "[NEW]"),
+            FlowEvent::Ended(flow) => (flow, "[DESTROY]"),
+        };
+        assert!(line.contains(name), "{line}");
+        assert_printed(&flow, line);
+        let values = printed(line);
+        assert_eq!(flow.id.to_string(), values["id"][0]);
+        let by = values.get("portid").map_or("0", |ports| ports[0]);
+        assert_eq!(told.by.to_string(), by, "{line}");
+        assert_eq!(flow.stop.is_some(), name == "[DESTROY]");
+    }
+}
+
+#[test]
+fn only_the_birth_of_a_flow_has_its_labels() {
+    let labels = |told: &Told| match told.event {
+        FlowEvent::Born(flow) => flow.labels,
+        FlowEvent::Ended(flow) => flow.labels,
+    };
+    for (told, line) in events() {
+        let Some(told) = told else { continue };
+        let sent_from_outside = line.contains("src=198.51.100.11 dst=203.0.113.2");
+        let expected = match told.event {
+            FlowEvent::Born(_) if sent_from_outside => Some(1 << 66 | 1 << 65),
+            // One that a program made passed no rule.
+            FlowEvent::Born(_) if told.by == 0 => Some(1 << 64 | 1 << 67),
+            FlowEvent::Born(_) | FlowEvent::Ended(_) => None,
+        };
+        assert_eq!(labels(&told), expected, "{line}");
     }
 }
 
@@ -253,6 +322,56 @@ fn every_truncation_is_an_error_or_a_record_with_less() {
     }
 }
 
+const TUPLES: [u16; 2] = [1, 2];
+const ID: u16 = 12;
+
+/// The message with each attribute as `change` makes it, or without it.
+fn changed(message: &[u8], change: impl Fn(u16, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+    let mut made = message[..4].to_vec();
+    for attribute in Attributes::new(&message[4..]).flatten() {
+        if let Some(value) = change(attribute.kind, attribute.value) {
+            made.extend((value.len() as u16 + 4).to_ne_bytes());
+            made.extend(attribute.kind.to_ne_bytes());
+            made.extend(value);
+            made.resize(made.len().next_multiple_of(4), 0);
+        }
+    }
+    made
+}
+
+#[test]
+fn both_tuples_and_the_id_are_demanded() {
+    for bytes in messages(DUMP) {
+        for left_out in TUPLES.into_iter().chain([ID]) {
+            let less = changed(&bytes, |kind, value| {
+                (kind != left_out).then(|| value.to_vec())
+            });
+            let missing = Malformed::Missing {
+                attribute: left_out,
+            };
+            assert_eq!(FlowRecord::decode(&less), Err(missing));
+        }
+    }
+}
+
+#[test]
+fn a_tuple_in_another_form_means_the_same() {
+    const UNKNOWN: [u8; 8] = [8, 0, 0xff, 0, 1, 2, 3, 4];
+    for bytes in messages(DUMP) {
+        for at_the_end in [true, false] {
+            let other = changed(&bytes, |kind, value| {
+                let parts: [&[u8]; 2] = match (TUPLES.contains(&kind), at_the_end) {
+                    (false, _) => [value, &[]],
+                    (true, true) => [value, &UNKNOWN],
+                    (true, false) => [&UNKNOWN, value],
+                };
+                Some(parts.concat())
+            });
+            assert_eq!(FlowRecord::decode(&other), FlowRecord::decode(&bytes));
+        }
+    }
+}
+
 #[test]
 fn attributes_of_a_newer_kernel_are_skipped() {
     for mut bytes in messages(DUMP) {
@@ -279,5 +398,20 @@ proptest! {
             bytes[at] = value;
         }
         let _ = FlowRecord::decode(&bytes);
+    }
+
+    #[test]
+    fn a_damaged_event_never_panics(
+        which in 0usize..15,
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = messages(EVENTS).swap_remove(which);
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        for message in Messages::new(&bytes).flatten() {
+            let _ = Told::decode(&message);
+        }
     }
 }

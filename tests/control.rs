@@ -2,24 +2,30 @@
 
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use flowctl::demand::{About, Begun};
+use flowctl::event::{Event, Record};
 use flowctl::report::Report;
 use flowctl::sink::ask::{AskError, ask};
 use flowctl::sink::control::{ControlRequest, Limits, serve};
+use flowctl::sink::drill::{DrillRequest, Told};
 use flowctl::sink::socket::{SocketFile, bind};
-use tokio::sync::watch;
+use jiff::Timestamp;
+use tokio::sync::{oneshot, watch};
 
 /// A server on a thread of its own, as in the daemon.
 struct Server {
     path: PathBuf,
     reports: watch::Sender<Option<Arc<Report>>>,
     requests: Receiver<ControlRequest>,
+    stop: oneshot::Sender<()>,
     _file: SocketFile,
     _directory: tempfile::TempDir,
 }
@@ -37,6 +43,7 @@ fn server(first: Option<Report>) -> Server {
     let (listener, file) = bind(&path).unwrap();
     let (reports, receiver) = watch::channel(first.map(Arc::new));
     let (sender, requests) = sync_channel(4);
+    let (stop, stopped) = oneshot::channel::<()>();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -44,13 +51,17 @@ fn server(first: Option<Report>) -> Server {
             .unwrap();
         runtime.block_on(async {
             let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-            serve(listener, receiver, sender, Limits::default()).await;
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            serve(listener, receiver, sender, Limits::default(), stopped).await;
         });
     });
     Server {
         path,
         reports,
         requests,
+        stop,
         _file: file,
         _directory: directory,
     }
@@ -203,4 +214,248 @@ fn a_status_before_the_first_tick_waits_for_it_a_little() {
     let asking = std::thread::spawn(move || ask(&path, "status"));
     server.reports.send(Some(Arc::new(report(3)))).unwrap();
     assert!(asking.join().unwrap().is_ok());
+}
+
+const ASK: &[u8] = b"{\"request\":\"drill\",\"counter\":\"wan_out\",\"seconds\":2.5}\n";
+const ID: &str = "on-demand-1";
+
+/// A record of the log's examples.
+fn record(event: &str) -> Arc<Record> {
+    let lines = include_str!("data/log.jsonl").lines();
+    let mut records = lines.map(|line| (line, serde_json::from_str::<Record>(line).unwrap()));
+    let word = format!("\"event\":\"{event}\"");
+    Arc::new(records.find(|(line, _)| line.contains(&word)).unwrap().1)
+}
+
+impl Server {
+    /// What a client asks, as the daemon hears it.
+    fn asked(&self) -> DrillRequest {
+        let asked = self.requests.recv_timeout(Duration::from_secs(10)).unwrap();
+        let ControlRequest::Drill(request) = asked else {
+            panic!("{asked:?}");
+        };
+        *request
+    }
+
+    /// A client whose drilldown goes on, with the line that said so; the daemon's end of it.
+    fn drilling(&self) -> (BufReader<UnixStream>, watch::Sender<Told>) {
+        let mut stream = connect(&self.path);
+        stream.write_all(ASK).unwrap();
+        let told = self.asked().told;
+        begin(&told);
+        let mut client = BufReader::new(stream);
+        assert!(line(&mut client).starts_with("{\"accepted\":\"drill\""));
+        (client, told)
+    }
+
+    fn end_is_asked_for(&self) {
+        let asked = self.requests.recv_timeout(Duration::from_secs(10));
+        assert!(matches!(asked, Ok(ControlRequest::EndDrill(id)) if id == ID));
+    }
+}
+
+fn begin(told: &watch::Sender<Told>) {
+    told.send_modify(|told| {
+        told.begun = Some(Begun {
+            id: ID.to_owned(),
+            started: Timestamp::UNIX_EPOCH,
+            notes: vec!["mind \u{1b}[2J".to_owned()],
+        });
+    });
+}
+
+fn list(told: &watch::Sender<Told>, record: &Arc<Record>) {
+    told.send_modify(|told| told.list = Some(Arc::clone(record)));
+}
+
+fn end(told: &watch::Sender<Told>, end: Result<Record, String>) {
+    told.send_modify(|told| told.end = Some(Arc::new(end)));
+}
+
+fn line(client: &mut BufReader<UnixStream>) -> String {
+    let mut line = String::new();
+    client.read_line(&mut line).unwrap();
+    line
+}
+
+fn rest(mut client: BufReader<UnixStream>) -> String {
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).unwrap();
+    rest
+}
+
+fn verdict() -> Record {
+    record("verdict").as_ref().clone()
+}
+
+/// More than a reader takes at once.
+fn large() -> Arc<Record> {
+    let mut large = verdict();
+    if let Event::Verdict(verdict) = &mut large.event {
+        verdict.text = "x".repeat(100_000);
+    }
+    Arc::new(large)
+}
+
+fn is_verdict(line: &str) -> bool {
+    let record = serde_json::from_str::<Record>(line);
+    record.is_ok_and(|record| matches!(record.event, Event::Verdict(_)))
+}
+
+/// Until the daemon's end sees that nobody listens.
+fn is_left(told: &watch::Sender<Told>) -> bool {
+    (0..500).any(|_| {
+        let closed = told.is_closed();
+        if !closed {
+            let (_never, silence) = sync_channel::<()>(0);
+            let _ = silence.recv_timeout(Duration::from_millis(20));
+        }
+        closed
+    })
+}
+
+#[test]
+fn a_drilldown_is_answered_line_by_line_until_the_verdict() {
+    let server = server(None);
+    let mut stream = connect(&server.path);
+    stream.write_all(ASK).unwrap();
+    let DrillRequest { wish, told } = server.asked();
+    assert!(matches!(&wish.about, About::Counter(name) if name.as_str() == "wan_out"));
+    assert_eq!(wish.lasting, Some(Duration::from_millis(2500)));
+    begin(&told);
+    let mut client = BufReader::new(stream);
+    assert_eq!(
+        line(&mut client),
+        "{\"accepted\":\"drill\",\"drilldown\":\"on-demand-1\",\"started\":\"1970-01-01T00:00:00Z\",\
+         \"notes\":[\"mind \\u001b[2J\"]}\n"
+    );
+    let flows = record("flows");
+    for _ in 0..3 {
+        list(&told, &flows.as_ref().clone().into());
+        let seen: Record = serde_json::from_str(&line(&mut client)).unwrap();
+        assert_eq!(seen, *flows);
+    }
+    end(&told, Ok(verdict()));
+    let last = rest(client);
+    assert!(is_verdict(&last), "{last}");
+    assert!(is_left(&told), "closed after it");
+    assert!(
+        server.requests.try_recv().is_err(),
+        "nothing else was asked"
+    );
+}
+
+#[test]
+fn what_the_daemon_refuses_is_told_and_what_is_no_wish_does_not_reach_it() {
+    let server = server(None);
+    let path = server.path.clone();
+    let asking = std::thread::spawn(move || answer_to(&path, ASK));
+    end(&server.asked().told, Err("there is no counter".to_owned()));
+    assert_eq!(
+        asking.join().unwrap(),
+        "{\"error\":\"there is no counter\"}\n"
+    );
+    for keys in [
+        "",
+        ",\"counter\":\"wan_out\",\"host\":\"10.0.0.1\"",
+        ",\"counter\":\"Wan\"",
+        ",\"host\":\"router\"",
+        ",\"counter\":\"wan_out\",\"seconds\":-1",
+        ",\"counter\":\"wan_out\",\"seconds\":1e300",
+    ] {
+        let request = format!("{{\"request\":\"drill\"{keys}}}\n");
+        let answer = answer_to(&server.path, request.as_bytes());
+        assert!(answer.starts_with("{\"error\":\""), "{keys}: {answer}");
+        assert_eq!(answer.matches('\n').count(), 1, "{answer}");
+    }
+    assert!(server.requests.try_recv().is_err());
+}
+
+#[test]
+fn a_line_or_the_end_of_what_a_client_sends_asks_for_the_verdict() {
+    let server = server(None);
+    let by_line = |stream: &mut UnixStream| stream.write_all(b"\n").unwrap();
+    let by_silence = |stream: &mut UnixStream| stream.shutdown(Shutdown::Write).unwrap();
+    for ask in [by_line as fn(&mut UnixStream), by_silence] {
+        let (mut client, told) = server.drilling();
+        ask(client.get_mut());
+        server.end_is_asked_for();
+        assert!(!told.is_closed());
+        list(&told, &record("flows"));
+        assert!(
+            line(&mut client).contains("\"flows\""),
+            "it goes on until then"
+        );
+        end(&told, Ok(verdict()));
+        assert!(is_verdict(&rest(client)));
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_asks_for_nothing_and_is_noticed() {
+    let server = server(None);
+    let (client, told) = server.drilling();
+    drop(client);
+    assert!(is_left(&told));
+    // With something that it never read, which resets the connection.
+    let (mut client, told) = server.drilling();
+    list(&told, &large());
+    assert!(!client.fill_buf().unwrap().is_empty());
+    drop(client);
+    assert!(is_left(&told));
+    assert!(server.requests.try_recv().is_err(), "no verdict is wanted");
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_lists_and_keeps_the_verdict() {
+    let server = server(Some(report(1)));
+    let (mut client, told) = server.drilling();
+    let lists = 200;
+    for _ in 0..lists {
+        // What a list says does not matter here, only that it is another one each time.
+        list(&told, &large());
+        assert!(ask(&server.path, "status").is_ok(), "others are answered");
+    }
+    client.get_mut().write_all(b"\n").unwrap();
+    server.end_is_asked_for();
+    end(&told, Ok(verdict()));
+    let rest = rest(client);
+    let lines: Vec<&str> = rest.lines().collect();
+    assert!(is_verdict(lines.last().unwrap()));
+    assert!(lines.last().unwrap().len() < 100_000, "the verdict itself");
+    assert!(
+        (2..lists / 2).contains(&lines.len()),
+        "{} lines",
+        lines.len()
+    );
+}
+
+#[test]
+fn who_waits_for_a_verdict_is_not_pushed_out_by_a_crowd() {
+    let server = server(Some(report(1)));
+    let (client, told) = server.drilling();
+    let crowd: Vec<UnixStream> = (0..200).map(|_| connect(&server.path)).collect();
+    assert!(ask(&server.path, "status").is_ok());
+    assert!(!told.is_closed());
+    end(&told, Ok(verdict()));
+    assert!(is_verdict(&rest(client)));
+    drop(crowd);
+}
+
+#[test]
+fn verdicts_on_their_way_are_given_before_the_server_ends() {
+    let server = server(None);
+    let (told_in_time, in_time) = {
+        let (client, told) = server.drilling();
+        (told, client)
+    };
+    let (never_told, without) = {
+        let (client, told) = server.drilling();
+        (told, client)
+    };
+    end(&told_in_time, Ok(verdict()));
+    server.stop.send(()).unwrap();
+    drop(never_told);
+    assert!(is_verdict(&rest(in_time)));
+    assert_eq!(rest(without), "{\"error\":\"the daemon is stopping\"}\n");
 }

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use flowctl::config::{Counter, Format, Selectors, parse};
-use flowctl::drilldown::account::{Account, FirstDump};
+use flowctl::drilldown::account::{Account, FirstDump, MissedBytes};
 use flowctl::drilldown::rank::RankBy;
 use flowctl::drilldown::scope::Scope;
-use flowctl::drilldown::shares::Known;
+use flowctl::drilldown::set::DrilldownSet;
 use flowctl::drilldown::verdict::Verdict;
-use flowctl::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
+use flowctl::drilldown::{AccountEnd, AccountStart, Bracket, Counted, Drilldown};
 use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple};
+use flowctl::kernel::routes::Path;
 use flowctl::units::*;
 use proptest::prelude::*;
 
@@ -159,23 +160,30 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
         rank_by: by,
     };
     let threshold = ThresholdName::new("t").unwrap();
-    let mut drilldown = Drilldown::new("t-1".to_owned(), threshold, scope, start);
+    let mut set = DrilldownSet::default();
+    set.begin(Drilldown::new(
+        "t-1".to_owned(),
+        Some(threshold),
+        scope,
+        start,
+    ));
+    let mut nowhere = |_: IpAddr, _: IpAddr| Path::default();
     let volume = |bytes: u64| Volume {
         bytes,
         packets: bytes / 100,
     };
     for round in rounds {
-        drilldown.begin_dump(wall);
+        set.begin_dump(wall);
         for sight in &round.sights {
             if sight.event {
-                drilldown.absorb_end(&record(sight));
+                set.absorb_end(&record(sight), &mut nowhere);
             } else {
-                drilldown.absorb(&record(sight));
+                set.absorb(&record(sight), &mut nowhere);
             }
         }
         if round.complete {
             let before = u64::from(round.before);
-            drilldown.end_dump(Bracket {
+            set.end_dump(|_| Bracket {
                 before: volume(before),
                 after: volume(before + u64::from(round.width)),
             });
@@ -184,12 +192,14 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
     let end = AccountEnd {
         at: Uptime(Duration::from_secs(9)),
         wall,
-        counted: volume(counted.into()),
-        peak_bits_per_second: 1.0,
-        peak_packets_per_second: 1.0,
+        counted: Some(Counted {
+            volume: volume(counted.into()),
+            peak_bits: 1.0,
+            peak_packets: 1.0,
+        }),
         ended_by: None,
     };
-    drilldown.finish(end, &|_| Known::default())
+    set.finish("t-1", end, &()).unwrap()
 }
 
 proptest! {
@@ -203,23 +213,27 @@ proptest! {
     ) {
         let by = if packets { RankBy::Packets } else { RankBy::Bytes };
         let verdict = drill(selectors, &rounds, counted, top, by);
-        let all = verdict.attributed_bytes + verdict.excess_bytes;
-        let flows: u64 = verdict.flows.iter().map(|flow| flow.bytes).sum();
-        let hosts: u64 = verdict.hosts.iter().map(|host| host.bytes).sum();
-        prop_assert_eq!(flows + verdict.flows_remainder_bytes, all);
-        prop_assert_eq!(hosts + verdict.hosts_remainder_bytes, all);
-        prop_assert_eq!(verdict.attributed_bytes + verdict.unexplained_bytes, u64::from(counted));
-        prop_assert!(verdict.excess_bytes == 0 || verdict.unexplained_bytes == 0);
-        let causes = verdict.unexplained;
+        let all = verdict.found.attributed_bytes + verdict.found.excess_bytes;
+        let flows: u64 = verdict.found.flows.iter().map(|flow| flow.bytes).sum();
+        let hosts: u64 = verdict.found.hosts.iter().map(|host| host.bytes).sum();
+        prop_assert_eq!(flows + verdict.found.flows_remainder_bytes, all);
+        prop_assert_eq!(hosts + verdict.found.hosts_remainder_bytes, all);
+        let outside: u64 = verdict.found.outside.iter().map(|end| end.bytes).sum();
+        prop_assert_eq!(outside + verdict.found.outside_remainder_bytes, all);
+        let services: u64 = verdict.found.services.iter().map(|service| service.bytes).sum();
+        prop_assert_eq!(services + verdict.found.services_remainder_bytes, all);
+        prop_assert_eq!(verdict.found.attributed_bytes + verdict.unexplained_bytes.unwrap(), u64::from(counted));
+        prop_assert!(verdict.found.excess_bytes == 0 || verdict.unexplained_bytes.unwrap() == 0);
+        let causes = verdict.unexplained.unwrap();
         prop_assert_eq!(
-            causes.before_baseline + causes.skew + causes.no_accounting + causes.events_lost + causes.unknown,
-            verdict.unexplained_bytes
+            causes.sum(),
+            verdict.unexplained_bytes.unwrap()
         );
-        prop_assert!((0.0..=1.0).contains(&verdict.coverage));
-        let shares: f64 = verdict.flows.iter().map(|flow| flow.share).sum();
+        prop_assert!((0.0..=1.0).contains(&verdict.coverage.unwrap()));
+        let shares: f64 = verdict.found.flows.iter().map(|flow| flow.share).sum();
         prop_assert!(shares <= 1.0 + 1e-9);
-        prop_assert!(verdict.hosts.len() <= top && verdict.flows.len() <= top);
-        let weights: Vec<_> = verdict.hosts.iter().map(|host| if packets { host.packets } else { host.bytes }).collect();
+        prop_assert!(verdict.found.hosts.len() <= top && verdict.found.flows.len() <= top);
+        let weights: Vec<_> = verdict.found.hosts.iter().map(|host| if packets { host.packets } else { host.bytes }).collect();
         prop_assert!(weights.is_sorted_by(|a, b| a >= b));
     }
 
@@ -242,7 +256,8 @@ proptest! {
     #[test]
     fn a_balance_of_any_numbers_sums_up(
         counted: u64, flows: u64, before: u64, after: u64, born: u64, last: u64,
-        older: bool, no_accounting: bool, lossy: bool, dumped: bool,
+        untracked: u64, unconfirmed: u64, icmp_error: u64,
+        older: bool, no_accounting: bool, zeroed: bool, lossy: bool, dumped: bool,
     ) {
         let account = Account {
             counted,
@@ -254,14 +269,20 @@ proptest! {
                 older,
             }),
             counted_by_last_dump: last,
+            missed: MissedBytes {
+                untracked,
+                unconfirmed,
+                icmp_error,
+            },
             no_accounting,
+            zeroed,
             lossy,
         };
         let balance = account.balance();
         prop_assert_eq!(balance.attributed + balance.unexplained, counted);
         prop_assert_eq!(balance.attributed + balance.excess, flows);
         let causes = balance.causes;
-        let sum = causes.before_baseline + causes.skew + causes.no_accounting + causes.events_lost + causes.unknown;
+        let sum = causes.sum();
         prop_assert_eq!(sum, balance.unexplained);
         prop_assert!((0.0..=1.0).contains(&account.coverage()));
         prop_assert!((0.0..=1.0).contains(&account.share(flows)));

@@ -11,9 +11,10 @@ use std::time::Duration;
 use flowctl::config::{Config, Format, Interface, parse};
 use flowctl::drilldown::rank::RankBy;
 use flowctl::drilldown::scope::Scope;
-use flowctl::drilldown::shares::Known;
+use flowctl::drilldown::set::DrilldownSet;
+use flowctl::drilldown::shares::{Device, Known, KnownHosts};
 use flowctl::drilldown::verdict::Verdict;
-use flowctl::drilldown::{AccountEnd, AccountStart, Bracket, Drilldown};
+use flowctl::drilldown::{AccountEnd, AccountStart, Bracket, Counted, Drilldown};
 use flowctl::kernel::conntrack::{Detail, FlowRecord, Tuple};
 use flowctl::units::{CounterName, ThresholdName, Uptime, Volume};
 use serde::Deserialize;
@@ -135,15 +136,30 @@ fn compare(expected: &Value, told: &Value, place: &str) {
     }
 }
 
+struct Named<'a>(&'a BTreeMap<IpAddr, String>);
+
+impl KnownHosts for Named<'_> {
+    fn known(&self, address: IpAddr) -> Known {
+        Known {
+            name: self.0.get(&address).cloned(),
+            mac: None,
+        }
+    }
+
+    fn device(&self, _: IpAddr) -> Option<Device> {
+        None
+    }
+}
+
 fn assert_sums(verdict: &Verdict) {
-    let flows: u64 = verdict.flows.iter().map(|flow| flow.bytes).sum();
-    let hosts: u64 = verdict.hosts.iter().map(|host| host.bytes).sum();
-    let all = verdict.attributed_bytes + verdict.excess_bytes;
-    assert_eq!(flows + verdict.flows_remainder_bytes, all);
-    assert_eq!(hosts + verdict.hosts_remainder_bytes, all);
+    let flows: u64 = verdict.found.flows.iter().map(|flow| flow.bytes).sum();
+    let hosts: u64 = verdict.found.hosts.iter().map(|host| host.bytes).sum();
+    let all = verdict.found.attributed_bytes + verdict.found.excess_bytes;
+    assert_eq!(flows + verdict.found.flows_remainder_bytes, all);
+    assert_eq!(hosts + verdict.found.hosts_remainder_bytes, all);
     assert_eq!(
-        verdict.attributed_bytes + verdict.unexplained_bytes,
-        verdict.counted_bytes
+        verdict.found.attributed_bytes + verdict.unexplained_bytes.unwrap(),
+        verdict.counted_bytes.unwrap()
     );
 }
 
@@ -163,37 +179,39 @@ fn run(scenario: &Scenario) -> Verdict {
         },
     };
     let threshold = ThresholdName::new("watched").unwrap();
-    let mut drilldown = Drilldown::new("watched-1".to_owned(), threshold, scope, start);
+    let mut set = DrilldownSet::default();
+    let id = "watched-1";
+    set.begin(Drilldown::new(id.to_owned(), Some(threshold), scope, start));
+    let mut nowhere = |_: IpAddr, _: IpAddr| flowctl::kernel::routes::Path::default();
     for dump in &scenario.dumps {
-        drilldown.begin_dump(wall(dump.at));
+        set.begin_dump(wall(dump.at));
         for (name, counts) in &dump.shows {
-            drilldown.absorb(&record(scenario, &config, name, counts));
+            set.absorb(&record(scenario, &config, name, counts), &mut nowhere);
         }
-        drilldown.end_dump(Bracket {
+        set.end_dump(|_| Bracket {
             before: volume(&dump.before),
             after: volume(&dump.after),
         });
         for (name, at, counts) in &dump.ends {
             let mut end = record(scenario, &config, name, counts);
             (end.stop, end.labels) = (Some(nanoseconds(*at)), None);
-            drilldown.absorb_end(&end);
+            set.absorb_end(&end, &mut nowhere);
         }
     }
     if scenario.end.lost {
-        drilldown.lost();
+        set.get_mut(id).unwrap().circumstances().overruns += 1;
     }
     let end = AccountEnd {
         at: uptime(scenario.end.at),
         wall: wall(scenario.end.at),
-        counted: volume(&scenario.end.counted),
-        peak_bits_per_second: scenario.end.peak_bits,
-        peak_packets_per_second: scenario.end.peak_packets,
+        counted: Some(Counted {
+            volume: volume(&scenario.end.counted),
+            peak_bits: scenario.end.peak_bits,
+            peak_packets: scenario.end.peak_packets,
+        }),
         ended_by: None,
     };
-    drilldown.finish(end, &|address| Known {
-        name: scenario.names.get(&address).cloned(),
-        mac: None,
-    })
+    set.finish(id, end, &Named(&scenario.names)).unwrap()
 }
 
 fn record(scenario: &Scenario, config: &Config, name: &str, counts: &[u64]) -> FlowRecord {

@@ -3,124 +3,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm)]
 
+mod story;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowctl::ask::{Ask, Ending, Inquiry, Outcome, Progress};
-use flowctl::config::{self, Config, Connected, Format};
-use flowctl::drilldown::verdict::HostShare;
-use flowctl::engine::Engine;
+use flowctl::ask::{Ask, Ending, Inquiry, Outcome, Progress, Question};
+use flowctl::config::Connected;
+use flowctl::drilldown::verdict::{Findings, HostShare};
 use flowctl::event::Event;
 use flowctl::kernel::addresses::Address;
 use flowctl::kernel::links::Link;
-use flowctl::kernel::nft::CounterRecord;
-use flowctl::meter::{Carried, Meter};
 use flowctl::report::StateWord;
-use flowctl::units::{Tick, Uptime};
 
-/// Bytes of one second at a rate that is above raise, and at one that is below clear.
-const ABOVE: u64 = 200;
-const BELOW: u64 = 10;
-
-const CONFIG: &str = r#"
-[interfaces.wan]
-device = "wan0"
-[thresholds.full]
-counter = "wan_out"
-raise = "800bit/s"
-hold = "2s"
-release = "2s"
-"#;
-
-/// The engine and its meter, and a counter that counts what each second brings.
-struct Story {
-    config: Arc<Config>,
-    engine: Engine,
-    meter: Meter,
-    second: u64,
-    kernel: u64,
-}
-
-fn parse(text: &str) -> Arc<Config> {
-    Arc::new(config::parse(text, Format::Toml).unwrap())
-}
-
-fn tick(second: u64) -> Tick {
-    Tick {
-        sequence: second,
-        at: Uptime(Duration::from_secs(100 + second)),
-        wall: jiff::Timestamp::from_second(1_795_410_000 + second as i64).unwrap(),
-    }
-}
+use story::{ABOVE, BELOW, CONFIG, Story, parse, tick};
 
 impl Story {
-    fn of(text: &str) -> Story {
-        let config = parse(text);
-        let names = config.counters.iter().map(|counter| counter.name.clone());
-        let meter = Meter::new(names.map(|name| (name, Carried::default())));
-        let engine = Engine::new(Arc::clone(&config), tick(0));
-        let mut story = Story {
-            config,
-            engine,
-            meter,
-            second: 0,
-            kernel: 1_000_000,
-        };
-        story.observe(true);
-        story
-    }
-
-    /// One reading after a second in which that many bytes were counted.
-    fn second(&mut self, bytes: u64) -> Outcome {
-        self.second += 1;
-        self.kernel += bytes;
-        self.observe(true)
-    }
-
-    /// One reading that has no counters, as from an interrupted dump.
-    fn blind_second(&mut self, bytes: u64) -> Outcome {
-        self.second += 1;
-        self.kernel += bytes;
-        self.observe(false)
-    }
-
-    fn observe(&mut self, sees: bool) -> Outcome {
-        let now = tick(self.second);
-        self.meter.begin();
-        for counter in self.config.counters.iter().filter(|_| sees) {
-            let name = counter.name.as_str();
-            let bytes = if name == "wan_out" { self.kernel } else { 0 };
-            let record = CounterRecord {
-                name: name.as_bytes(),
-                bytes,
-                packets: bytes / 10,
-            };
-            self.meter.record(record);
-        }
-        self.meter.end(now.at);
-        self.engine.observe(now, &self.meter)
-    }
-
-    fn reload(&mut self, text: &str) -> Outcome {
-        self.reload_as(parse(text))
-    }
-
-    fn reload_as(&mut self, config: Arc<Config>) -> Outcome {
-        let names = config.counters.iter().map(|counter| counter.name.clone());
-        let counters = names.map(|name| (name, Carried::default()));
-        let meter = self.meter.reconfigured(counters);
-        let now = tick(self.second);
-        let outcome = self
-            .engine
-            .reconfigure(Arc::clone(&config), now, &self.meter);
-        (self.config, self.meter) = (config, meter);
-        outcome
-    }
-
-    fn stop(&mut self) -> Outcome {
-        self.engine.stop(tick(self.second), &self.meter)
-    }
-
     fn state(&self) -> StateWord {
         self.engine.threshold_reports()[0].state
     }
@@ -171,19 +69,20 @@ fn progress(id: &str) -> Progress {
         address: [10, 0, 0, 1].into(),
         name: None,
         mac: None,
+        addresses: vec![[10, 0, 0, 1].into()],
         bytes: 300,
         packets: 30,
         share: 0.75,
     };
     Progress {
         id: id.to_owned(),
-        counted_bytes: 400,
-        attributed_bytes: 300,
-        excess_bytes: 0,
-        hosts_remainder_bytes: 0,
-        flows_remainder_bytes: 300,
-        hosts: vec![host],
-        flows: Vec::new(),
+        counted_bytes: Some(400),
+        found: Findings {
+            attributed_bytes: 300,
+            flows_remainder_bytes: 300,
+            hosts: vec![host],
+            ..Findings::default()
+        },
         dumps: 2,
         dump_time: Duration::from_millis(1),
         interval: Duration::from_secs(1),
@@ -206,11 +105,12 @@ fn the_account_begins_at_the_last_reading_not_above_raise_and_ends_where_it_is_i
     assert_eq!(words(&over), ["cleared"]);
     let ending = ended(&over);
     assert_eq!((&ending.id, ending.ended), (&inquiry.id, tick(8)));
+    let counted = ending.counted.unwrap();
     assert_eq!(
-        (ending.counted.bytes, ending.counted.packets),
+        (counted.volume.bytes, counted.volume.packets),
         (3 * ABOVE + 3 * BELOW, 63)
     );
-    assert_eq!((ending.peak_bits, ending.ended_by), (1600.0, None));
+    assert_eq!((counted.peak_bits, ending.ended_by), (1600.0, None));
     assert!(story.engine.drilldown_reports().is_empty());
 }
 
@@ -325,7 +225,7 @@ fn a_reload_keeps_thresholds_that_are_the_same_and_ends_the_drilldowns_of_others
     let outcome = story.reload(&more.replace("hold = \"2s\"", "hold = \"3s\""));
     let ending = ended(&outcome);
     assert_eq!(ending.id, id);
-    assert_eq!(ending.counted.bytes, 5 * ABOVE);
+    assert_eq!(ending.counted.unwrap().volume.bytes, 5 * ABOVE);
     assert_eq!(
         ending.ended_by.as_deref(),
         Some("the configuration was reloaded")
@@ -375,7 +275,10 @@ fn other_prefixes_on_a_followed_device_change_no_threshold_not_even_with_a_reloa
         story.second(BELOW);
     }
     let inquiry = begun(&story.second(ABOVE));
-    let from = inquiry.counter.selectors.from.unwrap();
+    let Question::Counter(counter) = inquiry.question else {
+        panic!("{inquiry:?}");
+    };
+    let from = counter.selectors.from.unwrap();
     assert_eq!(from.prefixes()[0].to_string(), "10.0.2.0/24");
     let other = text.replace("\"guests\"", "\"10.0.2.0/24\"");
     assert_eq!(ended_or_discarded(&story.reload(&other)), inquiry.id);
@@ -390,7 +293,7 @@ fn a_stop_ends_what_fires_and_forgets_what_is_pending() {
         (ending.id, ending.ended_by.as_deref()),
         (id, Some("flowctl was stopped"))
     );
-    assert_eq!(ending.counted.bytes, 3 * ABOVE);
+    assert_eq!(ending.counted.unwrap().volume.bytes, 3 * ABOVE);
     let mut story = Story::of(CONFIG);
     let id = begun(&story.second(ABOVE)).id;
     assert_eq!(story.stop().asks, [Ask::Discard { id }]);
@@ -410,7 +313,10 @@ fn at_once_means_with_the_reading_that_is_above() {
     story.second(0);
     story.second(0);
     let ending = ended(&story.second(0));
-    assert_eq!((ending.counted.bytes, ending.ended), (60, tick(5)));
+    assert_eq!(
+        (ending.counted.unwrap().volume.bytes, ending.ended),
+        (60, tick(5))
+    );
 }
 
 #[test]
@@ -419,5 +325,8 @@ fn a_reset_is_recorded_and_takes_nothing_from_the_account() {
     story.fire();
     story.kernel = 0;
     assert_eq!(words(&story.second(ABOVE)), ["reset"]);
-    assert_eq!(ended(&story.stop()).counted.bytes, 4 * ABOVE);
+    assert_eq!(
+        ended(&story.stop()).counted.unwrap().volume.bytes,
+        4 * ABOVE
+    );
 }

@@ -82,6 +82,7 @@ impl<'a> Teller<'a> {
                 | Event::Reset { .. }
                 | Event::Health { .. }
                 | Event::Subnet { .. }
+                | Event::Pace { .. }
                 | Event::Config { .. } => return Ok(()),
             },
             Moment::Report(report) => {
@@ -205,7 +206,7 @@ fn comparison(outcome: &Outcome, mistakes: &[String], style: &Style) -> String {
     let explained = format!(
         "flowctl explains {} of what wan_out counted. Sent is without TCP's headers and acknowledgements, found is \
          with them. All of this, traffic included, cost {:.1} s of CPU.",
-        percent(outcome.verdict.coverage),
+        percent(outcome.verdict.coverage.unwrap_or_default()),
         cost.cpu_seconds
     );
     text.push_str(&format!(
@@ -226,7 +227,7 @@ fn comparison(outcome: &Outcome, mistakes: &[String], style: &Style) -> String {
 
 fn compared(sent: &Sent, outcome: &Outcome, style: &Style) -> String {
     let amount = |bytes, share| format!("{:>10} {:>6}", volume(bytes, style.units), percent(share));
-    let hosts = &outcome.verdict.hosts;
+    let hosts = &outcome.verdict.found.hosts;
     let found = hosts.iter().find(|host| host.address == sent.address);
     let found = found.map_or_else(String::new, |host| amount(host.bytes, host.share));
     format!(

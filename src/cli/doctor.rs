@@ -13,6 +13,7 @@ use crate::kernel::error::KernelError;
 use crate::kernel::facts;
 use crate::kernel::network::NetworkReader;
 use crate::kernel::nftables::Nftables;
+use crate::names::Names;
 use crate::report::{Health, Report, Severity};
 use crate::sink::ask::ask;
 use crate::units::ExistingCounter;
@@ -46,6 +47,7 @@ pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
         }
     };
     findings.extend(finding);
+    findings.extend(names(&config));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     // What only the daemon can know. That none answers is said by the finding that the table is missing.
     let report = ask(&socket, "status")
@@ -96,6 +98,19 @@ fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {
         facts.missing_existing = missing.cloned().collect();
     }
     Ok(health::judge(&config, &facts))
+}
+
+/// One entry for all of them: drilldowns go on without these names.
+fn names(config: &Config) -> Option<Health> {
+    if !config.wants_conntrack() {
+        return None;
+    }
+    let unreadable = Names::new(config).refresh();
+    let fix = "make it readable, or write under names.leases what is to be read; until then hosts go without these names";
+    (!unreadable.is_empty()).then(|| {
+        let message = unreadable.join("; ");
+        health::entry("names_unreadable", Severity::Warning, message, fix)
+    })
 }
 
 fn render(findings: &[Health], style: &Style) -> String {

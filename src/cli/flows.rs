@@ -1,16 +1,38 @@
-//! Hosts and flows in words: the same in the status and in the log.
+//! Hosts, outside ends, services and flows in words: the same in the status, in the log and in a drilldown.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use super::format::foreign;
-use crate::drilldown::verdict::{FlowShare, HostShare};
+use crate::drilldown::verdict::{EndShare, FlowShare, HostShare, ServiceShare};
 
 /// `nas (192.168.1.5)`, or the address alone.
 pub fn host(host: &HostShare) -> String {
-    match &host.name {
-        Some(name) => format!("{} ({})", foreign(name), host.address),
-        None => host.address.to_string(),
+    named(host.name.as_deref(), host.address)
+}
+
+/// The same for the other end.
+pub fn outside(end: &EndShare) -> String {
+    named(end.name.as_deref(), end.address)
+}
+
+/// `https (tcp 443)`, `tcp 50000` or `gre`.
+pub fn service(service: &ServiceShare) -> String {
+    let protocol = foreign(&service.protocol);
+    let number = match service.port {
+        Some(port) => format!("{protocol} {port}"),
+        None => protocol.into_owned(),
+    };
+    match &service.name {
+        Some(name) => format!("{} ({number})", foreign(name)),
+        None => number,
+    }
+}
+
+fn named(name: Option<&str>, address: IpAddr) -> String {
+    match name {
+        Some(name) => format!("{} ({address})", foreign(name)),
+        None => address.to_string(),
     }
 }
 

@@ -100,6 +100,7 @@ pub fn run(args: &LogArgs, path: &Path, style: &Style) -> ExitCode {
     let filter = Filter {
         since,
         counter: args.counter.clone(),
+        threshold: args.threshold.clone(),
     };
     let mut reader = match LogReader::open(path, filter) {
         Ok(reader) => reader,

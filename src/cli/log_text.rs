@@ -1,6 +1,8 @@
 //! A record of the log in words: one line for each event, and below a verdict the hosts it names.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -10,27 +12,32 @@ use super::format::{
     between, bit_rate, counted, date_and_time, duration, foreign, packet_rate, percent, volume,
 };
 use super::style::{Paint, Style};
-use crate::drilldown::verdict::{HostShare, Verdict};
+use crate::drilldown::verdict::{Findings, HostShare, Verdict};
 use crate::event::{ConfigResult, Event, Raised, Record, TopList};
 use crate::report::Severity;
-use crate::units::CounterName;
+use crate::units::{CounterName, ThresholdName};
 
 /// The longest word, `started`; the texts begin in one column.
 const WORD_WIDTH: usize = 7;
 
 /// The record as one line or more, each ended.
 pub fn render(record: &Record, style: &Style) -> String {
-    let (word, paint, text) = in_words(&record.event, style);
-    let when = date_and_time(record.time, &style.timezone);
-    let word = style.paint(paint, &format!("{word:WORD_WIDTH$}"));
-    let mut line = format!("{}  {word}  {text}\n", style.paint(Paint::Faint, &when));
+    let mut line = line(record, style);
     if let Event::Verdict(verdict) = &record.event {
-        for host in &verdict.hosts {
+        for host in &verdict.found.hosts {
             line.push_str(&host_line(host, style));
         }
         line.push_str(&remainder_line(verdict, style));
     }
     line
+}
+
+/// The record as one line, ended.
+pub fn line(record: &Record, style: &Style) -> String {
+    let (word, paint, text) = in_words(&record.event, style);
+    let when = date_and_time(record.time, &style.timezone);
+    let word = style.paint(paint, &format!("{word:WORD_WIDTH$}"));
+    format!("{}  {word}  {text}\n", style.paint(Paint::Faint, &when))
 }
 
 /// One word for the kind of event with its colour, and what happened.
@@ -101,6 +108,16 @@ pub fn in_words(event: &Event, style: &Style) -> (&'static str, Paint, String) {
                 format!("{subnet} is {now}, was {before}"),
             )
         }
+        Event::Pace {
+            interval_seconds,
+            dump_seconds,
+            flows,
+            ..
+        } => (
+            "pace",
+            Paint::Plain,
+            pace(*interval_seconds, *dump_seconds, *flows),
+        ),
         Event::Config { result, messages } => config(*result, messages),
     }
 }
@@ -161,23 +178,50 @@ fn raised(event: &Raised, style: &Style) -> String {
 
 fn top_list(top: &TopList, style: &Style) -> String {
     let hosts: Vec<String> = top
+        .found
         .hosts
         .iter()
         .take(3)
         .map(|host| format!("{} {}", percent(host.share), flows::host(host)))
         .collect();
     format!(
-        "{}: {}, {} of {} explained; {}",
-        top.threshold,
-        top.counter,
-        volume(top.attributed_bytes.min(top.counted_bytes), style.units),
-        volume(top.counted_bytes, style.units),
+        "{}{}; {}",
+        asked(top.threshold.as_ref(), top.counter.as_ref(), top.host),
+        explained(top.counted_bytes, &top.found, style),
         if hosts.is_empty() {
             "no host yet".to_owned()
         } else {
             hosts.join(", ")
         }
     )
+}
+
+/// `uplink_full: wan_out`, or what was asked for on demand.
+fn asked(
+    threshold: Option<&ThresholdName>,
+    counter: Option<&CounterName>,
+    host: Option<IpAddr>,
+) -> String {
+    let what = match (counter, host) {
+        (Some(counter), _) => counter.to_string(),
+        (None, Some(host)) => host.to_string(),
+        (None, None) => String::new(),
+    };
+    match threshold {
+        Some(threshold) => format!("{threshold}: {what}"),
+        None => what,
+    }
+}
+
+fn explained(counted: Option<u64>, found: &Findings, style: &Style) -> String {
+    match counted {
+        Some(counted) => format!(
+            ", {} of {} explained",
+            volume(found.attributed_bytes.min(counted), style.units),
+            volume(counted, style.units)
+        ),
+        None => format!(", {}", volume(found.attributed_bytes, style.units)),
+    }
 }
 
 fn gap(
@@ -193,6 +237,18 @@ fn gap(
     };
     let length = duration(between(from, to));
     format!("{length} without counting: {}; {bound}", foreign(cause))
+}
+
+fn pace(interval: f64, dump: f64, flows: u64) -> String {
+    let seconds = |seconds: f64| {
+        let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        duration(whole)
+    };
+    format!(
+        "conntrack is dumped every {}: a dump took {dump:.3} s, {} remembered",
+        seconds(interval),
+        counted(flows, "flow")
+    )
 }
 
 fn health(
@@ -227,12 +283,13 @@ fn host_line(host: &HostShare, style: &Style) -> String {
 
 /// The hosts not named, if any.
 fn remainder_line(verdict: &Verdict, style: &Style) -> String {
-    let others = verdict.hosts_total.saturating_sub(verdict.hosts.len());
+    let found = &verdict.found;
+    let others = found.hosts_total.saturating_sub(found.hosts.len() as u64);
     if others == 0 {
         return String::new();
     }
-    let bytes = volume(verdict.hosts_remainder_bytes, style.units);
-    let hosts = counted(others as u64, "more host");
+    let bytes = volume(found.hosts_remainder_bytes, style.units);
+    let hosts = counted(others, "more host");
     format!("{:28}{bytes:>9}  {hosts}\n", "")
 }
 

@@ -2,15 +2,16 @@
 //! command; none of them sees more of the daemon than its report and its log.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::Config;
 use crate::config::source::Source;
-use crate::units::CounterName;
+use crate::config::{Config, DurationError, parse_duration};
+use crate::units::{CounterName, ThresholdName};
 
 pub mod announce;
 pub mod check;
@@ -21,6 +22,7 @@ pub mod demo;
 pub mod devices;
 pub mod discover;
 pub mod doctor;
+pub mod drill;
 pub mod exit;
 pub mod flows;
 pub mod format;
@@ -32,6 +34,7 @@ pub mod remove;
 pub mod run;
 pub mod status;
 pub mod style;
+pub mod top;
 pub mod watch;
 
 use exit::ExitCode;
@@ -98,6 +101,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Find interfaces and subnets, and print them as a configuration to keep
     Discover(DiscoverArgs),
+    /// Ask who moves the bytes of a counter, or what a host moves, right now
+    Drill(DrillArgs),
     /// Show verdicts, alerts and whatever else happened
     Log(LogArgs),
     /// Find what makes numbers wrong or incomplete, and how to fix it
@@ -164,6 +169,24 @@ pub struct DiscoverArgs {
     pub adopt: bool,
 }
 
+/// `flowctl drill`.
+#[derive(Debug, Clone, Args)]
+#[command(group(ArgGroup::new("about").required(true).args(["counter", "host"])))]
+pub struct DrillArgs {
+    /// Who moves the bytes of this counter
+    #[arg(value_name = "COUNTER", value_parser = CounterName::new)]
+    pub counter: Option<CounterName>,
+    /// What the inside address ADDR sends and receives, with whom
+    #[arg(long, value_name = "ADDR")]
+    pub host: Option<IpAddr>,
+    /// End after T, such as 30s or 5m [default: on a terminal at Ctrl-C, else 30s; never later than max_duration]
+    #[arg(long = "for", value_name = "T", value_parser = parse_lasting)]
+    pub lasting: Option<Duration>,
+    /// Print records as in the log, one JSON object a line: flows after each look, and at the end the verdict
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `flowctl log`.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
@@ -176,6 +199,9 @@ pub struct LogArgs {
     /// Show only what concerns the counter NAME
     #[arg(long, value_name = "NAME", value_parser = CounterName::new)]
     pub counter: Option<CounterName>,
+    /// Show only what concerns the threshold NAME
+    #[arg(long, value_name = "NAME", value_parser = ThresholdName::new)]
+    pub threshold: Option<ThresholdName>,
     /// Go on as the log grows, until interrupted
     #[arg(long, short)]
     pub follow: bool,
@@ -205,6 +231,22 @@ fn parse_period(text: &str) -> Result<Duration, PeriodError> {
     } else {
         Err(PeriodError)
     }
+}
+
+/// Why `--for` was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum LastingError {
+    #[error(transparent)]
+    Form(#[from] DurationError),
+    #[error("is no time at all")]
+    Zero,
+}
+
+fn parse_lasting(text: &str) -> Result<Duration, LastingError> {
+    let lasting = parse_duration(text)?;
+    (!lasting.is_zero())
+        .then_some(lasting)
+        .ok_or(LastingError::Zero)
 }
 
 /// The command line as typed, or how the process ends: 0 after help and version, 64 when it is not understood.
@@ -301,6 +343,13 @@ mod tests {
             "flowctl status --watch --check",
             "flowctl log --since yesterday",
             "flowctl log --counter Wan",
+            "flowctl log --threshold Full",
+            "flowctl drill",
+            "flowctl drill Wan",
+            "flowctl drill wan_out --host 10.0.0.1",
+            "flowctl drill --host router",
+            "flowctl drill wan_out --for 30",
+            "flowctl drill wan_out --for 0s",
             "flowctl demo --seconds 0",
             "flowctl --units usual status",
         ] {

@@ -103,12 +103,7 @@ fn draw(mut reports: watch::Receiver<Option<Arc<Report>>>, style: &Style) {
     while runtime.block_on(reports.changed()).is_ok() {
         let report = reports.borrow_and_update().clone();
         if let Some(report) = report {
-            let (width, height) = output::terminal_size().unwrap_or((style.width, 24));
-            let style = Style {
-                width,
-                height: Some(height),
-                ..style.clone()
-            };
+            let (style, height) = style.on_screen();
             if screen
                 .draw(&status::render(&report, &style), height)
                 .is_err()

@@ -179,29 +179,34 @@ fn drilldowns(report: &Report, style: &Style) -> Vec<String> {
 }
 
 fn one_drilldown(report: &Report, drilldown: &DrilldownReport, style: &Style) -> Vec<String> {
-    let title = style.paint(
-        Paint::Strong,
-        &format!("drilldown of {}", drilldown.counter),
-    );
-    let so_far = match drilldown.coverage {
-        Some(coverage) => format!(
+    let what = match (&drilldown.counter, drilldown.host) {
+        (Some(counter), _) => counter.to_string(),
+        (None, host) => host.map(|host| host.to_string()).unwrap_or_default(),
+    };
+    let title = style.paint(Paint::Strong, &format!("drilldown of {what}"));
+    let so_far = match (drilldown.coverage, drilldown.counted_bytes) {
+        (Some(coverage), Some(counted)) => format!(
             "{} of {} explained",
             percent(coverage),
-            volume(drilldown.counted_bytes, style.units)
+            volume(counted, style.units)
         ),
-        None => "nothing counted yet".to_owned(),
+        (_, Some(_)) => "nothing counted yet".to_owned(),
+        (_, None) => volume(drilldown.found.attributed_bytes, style.units),
+    };
+    let asker = match &drilldown.threshold {
+        Some(threshold) => format!("for {threshold}"),
+        None => "on demand".to_owned(),
     };
     let mut all = vec![format!(
-        "{title} for {}, {}: {so_far}",
-        drilldown.threshold,
+        "{title} {asker}, {}: {so_far}",
         duration(between(drilldown.started, report.time)),
     )];
-    let hosts = drilldown.hosts.iter().take(SHOWN).enumerate();
+    let hosts = drilldown.found.hosts.iter().take(SHOWN).enumerate();
     let hosts = hosts.map(|(position, host)| {
         let what = if position == 0 { "hosts" } else { "" };
         share_row(what, host.share, host.bytes, flows::host(host), style)
     });
-    let flows = drilldown.flows.iter().take(SHOWN).enumerate();
+    let flows = drilldown.found.flows.iter().take(SHOWN).enumerate();
     let flows = flows.map(|(position, flow)| {
         let what = if position == 0 { "flows" } else { "" };
         share_row(what, flow.share, flow.bytes, flows::flow(flow), style)

@@ -11,6 +11,7 @@ use super::output;
 
 /// Where the terminal does not say.
 const USUAL_WIDTH: usize = 80;
+const USUAL_HEIGHT: usize = 24;
 
 /// `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -89,6 +90,17 @@ impl Style {
             height: None,
             timezone: TimeZone::system(),
         }
+    }
+
+    /// For the whole terminal as large as it is at the moment, and its height.
+    pub fn on_screen(&self) -> (Style, usize) {
+        let (width, height) = output::terminal_size().unwrap_or((self.width, USUAL_HEIGHT));
+        let style = Style {
+            width,
+            height: Some(height),
+            ..self.clone()
+        };
+        (style, height)
     }
 
     /// `text` in the colour of its meaning, if colours are used.

@@ -104,12 +104,7 @@ async fn watch_on_screen(
     let mut screen: Option<Screen> = None;
     let mut last = String::new();
     while let Some(answer) = beat.answer().await {
-        let (width, height) = output::terminal_size().unwrap_or((style.width, 24));
-        let style = Style {
-            width,
-            height: Some(height),
-            ..style.clone()
-        };
+        let (style, height) = style.on_screen();
         let report = answer
             .map_err(StatusError::from)
             .and_then(|answer| Ok(serde_json::from_str::<Report>(&answer)?));

@@ -9,7 +9,9 @@ use super::problem::{Positions, Problem, printable};
 use super::problems::Problems;
 use super::reader::Table;
 use super::tree::Node;
-use super::{Config, counters, interfaces, settings, subnets, thresholds, tree_json, tree_toml};
+use super::{
+    Config, counters, hosts, interfaces, settings, subnets, thresholds, tree_json, tree_toml,
+};
 
 /// Room for some ten thousand counters; more is not a configuration.
 const FILE_SIZE_MAX: u64 = 4 << 20;
@@ -138,6 +140,8 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
     let drilldown = settings::drilldown(&mut root, interfaces.len(), problems);
     let log = settings::log(&mut root, problems);
     let control = settings::control(&mut root, problems);
+    let hosts = hosts::hosts(&mut root, problems);
+    let names = hosts::names(&mut root, problems);
     root.finish(problems);
     let mut config = Config {
         tick,
@@ -149,6 +153,8 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
         drilldown,
         log,
         control,
+        hosts,
+        names,
     };
     config.keep_labels(&LabelsByInterface::new());
     Some(config)

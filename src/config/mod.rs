@@ -9,6 +9,7 @@ pub mod discover;
 mod discover_tests;
 mod discover_text;
 mod existing;
+mod hosts;
 mod interfaces;
 mod keyword;
 mod labels;
@@ -32,6 +33,7 @@ mod tree_toml;
 mod value;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,10 +42,11 @@ pub use labels::LabelsByInterface;
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
+pub use value::{DurationError, parse_duration};
 
 use crate::units::{
-    BitRate, CounterName, DevicePattern, ExistingCounter, InterfaceName, PacketRate, SubnetName,
-    ThresholdName,
+    BitRate, CounterName, DevicePattern, ExistingCounter, HostName, InterfaceName, Mac, PacketRate,
+    SubnetName, ThresholdName,
 };
 
 /// A whole configuration, every reference resolved and every default filled in.
@@ -67,6 +70,10 @@ pub struct Config {
     pub log: LogConfig,
     /// The Unix socket that `flowctl status` asks.
     pub control: ControlConfig,
+    /// In the order of the file; no address has two names.
+    pub hosts: Vec<Host>,
+    /// Where other names come from.
+    pub names: NamesConfig,
 }
 
 /// `[table]`.
@@ -207,6 +214,24 @@ pub struct ControlConfig {
     pub socket: PathBuf,
 }
 
+/// One entry of `[hosts]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// What it is called.
+    pub name: HostName,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its hardware addresses.
+    pub macs: Vec<Mac>,
+}
+
+/// `[names]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamesConfig {
+    /// Lease files, directories of them and Kea's control sockets; `None` where it is not said: the well-known places.
+    pub leases: Option<Vec<PathBuf>>,
+}
+
 impl Config {
     /// The interface of that name.
     pub fn interface(&self, name: &InterfaceName) -> Option<&Interface> {
@@ -218,6 +243,14 @@ impl Config {
     /// The counter of that name.
     pub fn counter(&self, name: &CounterName) -> Option<&Counter> {
         self.counters.iter().find(|counter| counter.name == *name)
+    }
+
+    /// The counter that a misspelt name was probably meant to be.
+    pub fn nearest_counter(&self, name: &str) -> Option<&CounterName> {
+        let names = self.counters.iter().map(|counter| counter.name.as_str());
+        let nearest = suggest::nearest(name, names)?;
+        let mut counters = self.counters.iter().map(|counter| &counter.name);
+        counters.find(|name| name.as_str() == nearest)
     }
 
     /// Where each counter stands: for whoever looks up many of them.

@@ -9,7 +9,9 @@ use super::labels::{BITS_AN_INTERFACE, LABEL_BITS};
 use super::problems::{Problems, Wrong};
 use super::reader::{Given, Table};
 use super::tree::Node;
-use super::value::{duration, duration_within, file_path, integer_within, percentage, size, text};
+use super::value::{
+    absolute_path, duration, duration_within, file_path, integer_within, percentage, size, text,
+};
 use super::{ControlConfig, DrilldownConfig, LogConfig, Protect, TableConfig};
 
 /// A shorter beat costs more than it tells, a longer one tells nothing in time.
@@ -216,10 +218,7 @@ pub(super) fn control(root: &mut Table<'_>, problems: &mut Problems<'_>) -> Cont
 
 fn socket_path(node: &Node) -> Result<PathBuf, Wrong> {
     const REMEDY: &str = "write an absolute path such as \"/run/flowctl/control.sock\"";
-    let path = file_path(node, REMEDY)?;
-    if !path.is_absolute() {
-        return Err(Wrong::new("is a relative path", REMEDY));
-    }
+    let path = absolute_path(node, REMEDY)?;
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         let message = format!("is longer than the {SOCKET_PATH_MAX} bytes of a socket's path");
         return Err(Wrong::new(message, "choose a shorter path"));

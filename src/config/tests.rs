@@ -53,6 +53,13 @@ keep = 4
 
 [control]
 socket = "/run/flowctl/control.sock"
+
+[hosts]
+nas = ["192.168.1.5", "fd00:1::5"]
+printer = "02:00:5e:10:00:01"
+
+[names]
+leases = ["/var/lib/kea/kea-leases4.csv"]
 "#;
 
 const EXAMPLE_AS_JSON: &str = r#"{
@@ -76,7 +83,9 @@ const EXAMPLE_AS_JSON: &str = r#"{
     },
     "drilldown": {"interval": "1s", "top": 10, "max_duration": "10m", "cpu_budget": "5%"},
     "log": {"path": "drilldowns.jsonl", "max_size": "16MiB", "keep": 4},
-    "control": {"socket": "/run/flowctl/control.sock"}
+    "control": {"socket": "/run/flowctl/control.sock"},
+    "hosts": {"nas": ["192.168.1.5", "fd00:1::5"], "printer": "02:00:5e:10:00:01"},
+    "names": {"leases": ["/var/lib/kea/kea-leases4.csv"]}
 }"#;
 
 /// The configuration that the TOML `text` is.
@@ -192,6 +201,21 @@ fn all_problems_are_reported_in_one_run_each_with_its_place() {
             "/run/flowctl",
             "run/flowctl",
             "47:10: control.socket: \"run/flowctl/control.sock\" is a relative path",
+        ),
+        (
+            "\"fd00:1::5\"",
+            "\"fd00:1:5\"",
+            "50:23: hosts.nas[1]: \"fd00:1:5\" is neither an address nor the hardware address of one device",
+        ),
+        (
+            "printer = \"02",
+            "\"192.168.1.9\" = \"02",
+            "51:1: hosts.\"192.168.1.9\": is an address, not a name",
+        ),
+        (
+            "leases =",
+            "lease =",
+            "54:1: names.lease: unknown key; did you mean \"leases\"?",
         ),
     ];
     let mut text = EXAMPLE.trim_start().to_owned();

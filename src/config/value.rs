@@ -72,6 +72,30 @@ pub(super) fn quantity<'n>(node: &'n Node, remedy: &str) -> Result<Quantity<'n>,
     })
 }
 
+/// Why a duration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}; {remedy}")]
+pub struct DurationError {
+    /// What is wrong.
+    message: String,
+    /// What would be right.
+    remedy: String,
+}
+
+/// A duration as the configuration has it between quotes: `100ms`, `1s`, `10m`, `1h`.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let node = Node {
+        path: "".into(),
+        key: 0..0,
+        span: 0..0,
+        value: Value::Text(text.to_owned()),
+    };
+    duration(&node).map_err(|wrong| DurationError {
+        message: wrong.message,
+        remedy: wrong.remedy,
+    })
+}
+
 /// `"100ms"`, `"1s"`, `"10m"`, `"1h"`.
 pub(super) fn duration(node: &Node) -> Result<Duration, Wrong> {
     const REMEDY: &str = "write a duration such as \"100ms\", \"1s\", \"10m\" or \"1h\"";
@@ -207,6 +231,16 @@ pub(super) fn file_path(node: &Node, remedy: &str) -> Result<PathBuf, Wrong> {
         return Err(Wrong::new("names no file", remedy));
     }
     Ok(path)
+}
+
+/// The path of a file that does not depend on where flowctl was started.
+pub(super) fn absolute_path(node: &Node, remedy: &str) -> Result<PathBuf, Wrong> {
+    let path = file_path(node, remedy)?;
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(Wrong::new("is a relative path", remedy))
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,14 @@
 
 pub mod clock;
 mod collector;
+mod conntrack;
+mod demands;
+mod doors;
+mod drilling;
 mod dump;
 mod errors;
 mod follow;
+mod followed;
 mod foreign;
 mod identity;
 mod ledger;
@@ -46,9 +51,11 @@ use crate::kernel::monitor::Notice;
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
 use crate::report::Report;
+use crate::sink::drill::DrillRequest;
 use crate::units::{Tick, Uptime};
 
 use collector::Collector;
+use demands::Askers;
 pub use errors::DaemonError;
 use follow::{Resolved, Surroundings};
 use ledger::Ledger;
@@ -108,7 +115,13 @@ enum Message {
     Resolved(Box<Resolved>),
     Progress(Box<Progress>),
     Verdict(Box<Verdict>),
+    Drill(Box<DrillRequest>),
+    EndDrill {
+        drilldown: String,
+    },
     Trouble(Trouble),
+    /// Something for the log.
+    Log(Box<Event>),
     Died {
         thread: &'static str,
         error: String,
@@ -159,6 +172,7 @@ pub struct Daemon {
     saved_durably_at: Uptime,
     vitals: Vitals,
     collector: Collector,
+    askers: Askers,
     sinks: Sinks,
     shell: Shell,
     watcher: Watcher,
@@ -180,12 +194,15 @@ impl Daemon {
     /// Runs until it is told to stop. The table stays and goes on counting.
     pub fn run(mut self) -> Result<(), DaemonError> {
         let reason = loop {
+            self.attend_askers();
             let wait = self.schedule.wait(clock::monotonic());
             if wait.is_zero() {
                 self.tick()?;
                 self.schedule.made(clock::monotonic());
                 continue;
             }
+            let due = self.engine.demands().due();
+            let wait = due.map_or(wait, |due| wait.min(due.since(clock::uptime())));
             match self.inbox.recv_timeout(wait) {
                 Ok(Message::Stop { reason }) => break reason,
                 Ok(message) => self.handle(message)?,
@@ -215,6 +232,9 @@ impl Daemon {
                 self.carry_out(outcome);
                 self.publish();
             }
+            Message::Log(event) => self.log(*event),
+            Message::Drill(request) => self.drill(*request),
+            Message::EndDrill { drilldown } => self.end_drill(&drilldown, Some("asked to")),
             Message::Trouble(trouble) => self.note_trouble(trouble),
             Message::Died { thread, error } => return Err(DaemonError::Thread { thread, error }),
         }
@@ -314,6 +334,9 @@ impl Daemon {
         for event in outcome.events {
             self.log(event);
         }
+        for answer in outcome.answers {
+            self.answer(answer);
+        }
     }
 
     fn ask(&mut self, ask: Ask) {
@@ -350,6 +373,8 @@ impl Daemon {
         self.lookout.finish();
         self.collector.finish();
         self.sinks.finish();
+        // Those who were not told a verdict by now are told that there is none.
+        drop(self.askers);
         self.shell.finish();
         Ok(())
     }

@@ -52,11 +52,14 @@ impl Prepared {
     pub fn start(self, reports: Reports, inbox: SyncSender<Message>) -> io::Result<Shell> {
         let (stop, stopped) = oneshot::channel();
         let requests = inbox.clone();
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        let limits = Limits::default();
         let serve = async move {
             tokio::select! {
-                () = control::serve(self.listener, reports, requests, Limits::default()) => {}
+                () = control::serve(self.listener, reports, requests, limits, stopped) => {}
                 () = Signals::forward(self.signals, inbox) => {}
-                _ = stopped => {}
             }
         };
         let runtime = self.runtime;
@@ -68,7 +71,7 @@ impl Prepared {
 }
 
 impl Shell {
-    /// Ends the thread; open connections are closed.
+    /// Ends the thread; open connections are closed, those that wait for a verdict as soon as they have it.
     pub fn finish(self) {
         let _ = self.stop.send(());
         // A panic of the thread was already printed by the panic hook.
@@ -85,6 +88,8 @@ impl From<ControlRequest> for Message {
         match request {
             ControlRequest::Stop(peer) => Message::Stop { reason: by(peer) },
             ControlRequest::Reload(_) => Message::Reload,
+            ControlRequest::Drill(request) => Message::Drill(request),
+            ControlRequest::EndDrill(drilldown) => Message::EndDrill { drilldown },
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use super::collector::Collector;
+use super::demands::Askers;
 use super::follow::Surroundings;
 use super::ledger::Ledger;
 use super::lock::InstanceLock;
@@ -185,6 +186,7 @@ impl Daemon {
             saved_durably_at: Uptime::default(),
             vitals: Vitals::default(),
             collector,
+            askers: Askers::default(),
             sinks,
             shell,
             watcher,

@@ -14,10 +14,25 @@ pub struct Account {
     pub first_dump: Option<FirstDump>,
     /// Counted at the reading before the last complete dump.
     pub counted_by_last_dump: u64,
+    /// Packets that conntrack did not keep, as far as that was measured.
+    pub missed: MissedBytes,
     /// Whether flows that belong had no counters.
     pub no_accounting: bool,
+    /// Whether someone zeroed conntrack's counts.
+    pub zeroed: bool,
     /// Whether events, dumps or flows were lost.
     pub lossy: bool,
+}
+
+/// Counted by rules in the same place as the counter: packets that no flow counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MissedBytes {
+    /// Exempted from conntrack, or invalid to it.
+    pub untracked: u64,
+    /// Dropped before their flow was kept.
+    pub unconfirmed: u64,
+    /// ICMP errors.
+    pub icmp_error: u64,
 }
 
 /// The dump that gives older flows their baseline.
@@ -66,13 +81,19 @@ impl Account {
             rest -= taken;
             taken
         };
+        // What was measured is known better than what is at most possible.
         let mut causes = Unexplained {
+            untracked: take(self.missed.untracked),
+            unconfirmed: take(self.missed.unconfirmed),
+            icmp_error: take(self.missed.icmp_error),
             before_baseline: take(self.before_baseline_max()),
             skew: take(self.skew_max()),
             ..Unexplained::default()
         };
         if self.no_accounting {
             causes.no_accounting = rest;
+        } else if self.zeroed {
+            causes.gap = rest;
         } else if self.lossy {
             causes.events_lost = rest;
         } else {
@@ -136,8 +157,7 @@ mod tests {
                 older: true,
             }),
             counted_by_last_dump: 900,
-            no_accounting: false,
-            lossy: false,
+            ..Account::default()
         }
     }
 
@@ -175,6 +195,19 @@ mod tests {
             (causes.no_accounting, causes.events_lost, causes.unknown),
             (150, 0, 0)
         );
+    }
+
+    #[test]
+    fn what_was_measured_goes_before_what_is_possible() {
+        let mut account = account();
+        account.missed = MissedBytes {
+            untracked: 100,
+            unconfirmed: 200,
+            icmp_error: 300,
+        };
+        let causes = account.balance().causes;
+        assert_eq!((causes.untracked, causes.unconfirmed), (100, 200));
+        assert_eq!((causes.icmp_error, causes.before_baseline), (300, 100));
     }
 
     #[test]

@@ -18,6 +18,17 @@ pub struct Belongs {
     pub approximate: bool,
 }
 
+impl Belongs {
+    /// What either of them has.
+    pub(super) fn or(self, other: Belongs) -> Belongs {
+        Belongs {
+            original: self.original || other.original,
+            reply: self.reply || other.reply,
+            approximate: self.approximate || other.approximate,
+        }
+    }
+}
+
 /// What is known of a flow and a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribution {
@@ -53,8 +64,7 @@ impl Scope {
     /// Whether and how far `flow` belongs to the counter.
     pub fn attribute(&self, flow: &FlowRecord) -> Attribution {
         let (opener, peer) = inside_ends(flow);
-        let original = self.addresses_match(opener, peer);
-        let reply = self.addresses_match(peer, opener);
+        let (original, reply) = self.directions(opener, peer);
         if !original && !reply {
             return Attribution::Foreign;
         }
@@ -74,14 +84,27 @@ impl Scope {
     /// The same for an unlabelled flow, as if its packets had always gone the way that routes say now.
     pub fn attribute_by_path(&self, flow: &FlowRecord, path: &Path) -> Attribution {
         let (opener, peer) = inside_ends(flow);
-        let original = self.addresses_match(opener, peer);
-        let reply = self.addresses_match(peer, opener);
+        let (original, reply) = self.directions(opener, peer);
         match self.attribute_by_labels(original, reply, self.labels_of(path)) {
             Attribution::Belongs(belongs) => Attribution::Belongs(Belongs {
                 approximate: true,
                 ..belongs
             }),
             Attribution::Foreign | Attribution::Unlabelled => Attribution::Foreign,
+        }
+    }
+
+    /// Which directions of a flow between the two the addresses alone allow.
+    fn directions(&self, opener: IpAddr, peer: IpAddr) -> (bool, bool) {
+        match self.host {
+            Some(host) => (
+                host == opener || host == peer,
+                host == opener || host == peer,
+            ),
+            None => (
+                self.addresses_match(opener, peer),
+                self.addresses_match(peer, opener),
+            ),
         }
     }
 
@@ -101,6 +124,9 @@ impl Scope {
 
     /// The host that bytes from `sender` to `receiver` are put down to.
     pub fn host(&self, sender: IpAddr, receiver: IpAddr) -> IpAddr {
+        if let Some(host) = self.host {
+            return host;
+        }
         let by_sender = self.in_.is_some() || self.from.is_some();
         let preferred = if by_sender { sender } else { receiver };
         let inside = |test: &dyn Fn(IpAddr) -> bool| match (test(sender), test(receiver)) {

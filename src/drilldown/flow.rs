@@ -1,23 +1,25 @@
-//! One flow as a drilldown remembers it: where its counts began, what it moved within the account, when it ended.
-//! It decides what a new sight of the counters adds; a count that falls never takes anything away.
+//! One flow as a drilldown names it: its ends, what it moved within the account, when it began and ended.
 
 use std::net::IpAddr;
 
 use crate::drilldown::attribution::Belongs;
-use crate::kernel::conntrack::{FlowRecord, Tuple};
+use crate::drilldown::view::Row;
+use crate::kernel::conntrack::{Detail, FlowRecord, Tuple};
 use crate::units::Volume;
 
+/// What tells a flow from others: conntrack's zone, its hash of the entry, and the tuple before any NAT.
+pub type FlowKey = (u16, u32, Tuple);
+
+/// The key of a flow.
+pub fn key(record: &FlowRecord) -> FlowKey {
+    (record.zone, record.id, record.original)
+}
+
 /// A flow that belongs to the counter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
-    /// Before any NAT.
-    pub original: Tuple,
     /// As expected on the wire.
     pub reply: Tuple,
-    /// Conntrack's zone.
-    pub zone: u16,
-    /// Conntrack's hash of the entry.
-    pub id: u32,
     /// Which directions the counter counts.
     pub belongs: Belongs,
     /// What the original direction moved within the account; stays 0 where it does not belong.
@@ -26,93 +28,69 @@ pub struct Flow {
     pub reply_moved: Volume,
     /// Nanoseconds since 1970; `None` where stamps are off.
     pub start: Option<u64>,
-    /// Nanoseconds since 1970: the kernel's stop, else the dump that missed it.
+    /// Nanoseconds since 1970, where its end was told.
     pub ended: Option<u64>,
-    /// The dump that saw it last.
-    pub(super) seen_in: u32,
-    /// The next flow whose key has the same hash.
-    pub(super) next: Option<u32>,
-    original_last: Volume,
-    reply_last: Volume,
+}
+
+/// Who opened a flow, whom it reached, and what for: inside addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ends {
+    /// Who opened it.
+    pub opener: IpAddr,
+    /// Whom it reached.
+    pub opened: IpAddr,
+    /// What it was opened to.
+    pub service: Service,
+}
+
+/// What a flow was opened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Service {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// `None` for protocols without ports.
+    pub port: Option<u16>,
+}
+
+impl Ends {
+    /// At flowctl's hooks original packets go from the original source to the reply source.
+    pub fn of(original: &Tuple, reply: &Tuple) -> Self {
+        let port = match reply.detail {
+            Detail::Ports { source, .. } => Some(source),
+            Detail::Icmp { .. } | Detail::None => None,
+        };
+        Ends {
+            opener: original.source,
+            opened: reply.source,
+            service: Service {
+                protocol: original.protocol,
+                port,
+            },
+        }
+    }
 }
 
 impl Flow {
-    /// At first sight. What a flow born inside the account shows counts whole; what an older one shows is its baseline.
-    pub fn first_seen(record: &FlowRecord, belongs: Belongs, born_inside: bool) -> Self {
-        let mut flow = Flow {
-            original: record.original,
+    /// One that has moved nothing yet.
+    pub fn new(record: &FlowRecord) -> Self {
+        Flow {
             reply: record.reply,
-            zone: record.zone,
-            id: record.id,
-            belongs,
+            belongs: Belongs::default(),
             original_moved: Volume::default(),
             reply_moved: Volume::default(),
             start: record.start,
-            ended: record.stop,
-            seen_in: 0,
-            next: None,
-            original_last: Volume::default(),
-            reply_last: Volume::default(),
-        };
-        if born_inside {
-            flow.see(record, belongs);
-        } else {
-            flow.rebase(record);
+            ended: None,
         }
-        flow
     }
 
-    /// Takes the counters as they are now.
-    pub fn see(&mut self, record: &FlowRecord, belongs: Belongs) {
-        if self.start != record.start && record.start.is_some() {
-            // Another flow has got the same tuple and the same hash; all of it is new.
-            (self.original_last, self.reply_last) = Default::default();
-            self.start = record.start;
-        }
-        self.belongs = self.belongs.or(belongs);
-        if self.belongs.original {
-            let grown = growth(self.original_last, record.original_volume);
-            self.original_moved = self.original_moved.plus(grown);
-        }
-        if self.belongs.reply {
-            let grown = growth(self.reply_last, record.reply_volume);
-            self.reply_moved = self.reply_moved.plus(grown);
-        }
-        self.rebase(record);
-        self.ended = record.stop;
-    }
-
-    /// Within the account, in the counter's direction or directions.
+    /// In both directions that belong.
     pub fn moved(&self) -> Volume {
         self.original_moved.plus(self.reply_moved)
     }
-
-    /// Who opened the flow and whom it reached, in inside addresses.
-    pub fn inside_ends(&self) -> (IpAddr, IpAddr) {
-        (self.original.source, self.reply.source)
-    }
-
-    fn rebase(&mut self, record: &FlowRecord) {
-        self.original_last = record.original_volume.unwrap_or(self.original_last);
-        self.reply_last = record.reply_volume.unwrap_or(self.reply_last);
-    }
 }
 
-impl Belongs {
-    fn or(self, other: Belongs) -> Belongs {
-        Belongs {
-            original: self.original || other.original,
-            reply: self.reply || other.reply,
-            approximate: self.approximate || other.approximate,
-        }
+impl Row for Flow {
+    fn volume(&self) -> Volume {
+        self.moved()
     }
-}
-
-/// A fall means that someone zeroed conntrack's counters: what they show has moved since then.
-fn growth(last: Volume, now: Option<Volume>) -> Volume {
-    let Some(now) = now else {
-        return Volume::default();
-    };
-    let fell = now.bytes < last.bytes || now.packets < last.packets;
-    if fell { now } else { now.since(last) }
 }

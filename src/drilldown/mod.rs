@@ -1,33 +1,43 @@
-//! Who moved the bytes of one counter: pure, fed with conntrack dumps and readings. One dump may feed many
-//! drilldowns. When to dump and when an account ends is decided elsewhere.
+//! Who moved the bytes of one counter, or of one host: pure, fed with sights of flows and with readings. When to look
+//! and when an account ends is decided elsewhere; `set` lets one look feed many drilldowns.
 
 pub mod account;
 pub mod attribution;
 #[cfg(test)]
 mod attribution_tests;
 pub mod flow;
+pub mod labels;
+pub mod notes;
+pub mod pace;
 pub mod prefixes;
 pub mod rank;
 pub mod scope;
+pub mod seen;
+pub mod services;
+pub mod set;
 pub mod shares;
-pub mod table;
+pub mod tally;
 pub mod text;
 pub mod verdict;
+pub mod view;
 
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use crate::drilldown::account::{Account, FirstDump};
-use crate::drilldown::attribution::Attribution;
+use crate::drilldown::account::{Account, FirstDump, MissedBytes};
+use crate::drilldown::attribution::Belongs;
+use crate::drilldown::flow::FlowKey;
+use crate::drilldown::notes::{Circumstances, Limits};
 use crate::drilldown::rank::{RankBy, Ranking, rank};
 use crate::drilldown::scope::Scope;
-use crate::drilldown::shares::{Known, flow_shares, host_shares};
-use crate::drilldown::table::{FLOWS_MAX, FlowTable};
-use crate::drilldown::text::Sentence;
-use crate::drilldown::verdict::{FlowShare, HostShare, Verdict};
+use crate::drilldown::seen::{SLOTS, SeenFlows, Sight};
+use crate::drilldown::shares::{KnownHosts, Shares};
+use crate::drilldown::tally::{Credit, Tally};
+use crate::drilldown::text::{About, Sentence};
+use crate::drilldown::verdict::{Findings, Verdict};
 use crate::kernel::conntrack::FlowRecord;
-use crate::kernel::routes::Path;
+use crate::plan::missed::Missed;
 use crate::units::{BitRate, ThresholdName, Uptime, Volume};
 
 /// Where an account begins, and how its answer is given.
@@ -39,14 +49,14 @@ pub struct AccountStart {
     pub wall: Timestamp,
     /// The counter's, for the sentence.
     pub capacity: Option<BitRate>,
-    /// How many hosts and flows are named.
+    /// How many rows of each view are named.
     pub top: usize,
     /// By the threshold's kind.
     pub rank_by: RankBy,
 }
 
 /// What was counted since the account began, at the readings around a dump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bracket {
     /// At the last reading before the dump began.
     pub before: Volume,
@@ -61,67 +71,77 @@ pub struct AccountEnd {
     pub at: Uptime,
     /// The same moment.
     pub wall: Timestamp,
-    /// Since the account began.
-    pub counted: Volume,
-    /// The highest rate of one interval.
-    pub peak_bits_per_second: f64,
-    /// The highest rate of one interval.
-    pub peak_packets_per_second: f64,
+    /// What the counter counted; `None` where nothing counted.
+    pub counted: Option<Counted>,
     /// Why, when not because the threshold is idle again.
     pub ended_by: Option<String>,
 }
 
-/// What a drilldown knows so far.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    /// Found in flows, at most what was counted.
-    pub attributed_bytes: u64,
-    /// What flows sum to beyond the counter.
-    pub excess_bytes: u64,
-    /// Bytes of the hosts not named.
-    pub hosts_remainder_bytes: u64,
-    /// Bytes of the flows not named.
-    pub flows_remainder_bytes: u64,
-    /// The top hosts.
-    pub hosts: Vec<HostShare>,
-    /// The top flows.
-    pub flows: Vec<FlowShare>,
-    /// Complete dumps.
-    pub dumps: u32,
-    /// Flows of the last complete dump that had no label to be judged by.
-    pub unlabelled_flows: u64,
+/// What a counter counted within an account.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Counted {
+    /// From its first reading to its last.
+    pub volume: Volume,
+    /// The highest bit rate of one interval.
+    pub peak_bits: f64,
+    /// The highest packet rate of one interval.
+    pub peak_packets: f64,
 }
 
-/// The search for the flows behind one counter, within one account.
+/// The search for the flows behind one counter, or of one host, within one account.
 #[derive(Debug)]
 pub struct Drilldown {
     id: String,
-    threshold: ThresholdName,
+    threshold: Option<ThresholdName>,
     scope: Scope,
     start: AccountStart,
-    table: FlowTable,
+    tally: Tally,
+    circumstances: Circumstances,
+    limits: Limits,
+    missed: Missed,
     first_dump: Option<FirstDump>,
     counted_by_last_dump: Volume,
-    unlabelled_in_this_dump: u64,
-    unlabelled_in_last_dump: u64,
-    lost: bool,
+    older_seen: bool,
+    /// Among those for which the flows seen know what has moved.
+    slot: Option<u8>,
+    dumps_begun: u32,
+    dumps_ended: u32,
+}
+
+/// What there is to know of a flow besides its record, at one sight.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged {
+    /// What it has done since the last sight.
+    pub sight: Sight,
+    /// Which directions belong to this drilldown.
+    pub belongs: Belongs,
+    /// Whether its end was told.
+    pub ended: bool,
 }
 
 impl Drilldown {
     /// Nothing found yet.
-    pub fn new(id: String, threshold: ThresholdName, scope: Scope, start: AccountStart) -> Self {
-        let table = FlowTable::new(nanoseconds(start.wall), FLOWS_MAX);
+    pub fn new(
+        id: String,
+        threshold: Option<ThresholdName>,
+        scope: Scope,
+        start: AccountStart,
+    ) -> Self {
         Drilldown {
             id,
             threshold,
             scope,
+            tally: Tally::new(start.rank_by),
             start,
-            table,
+            circumstances: Circumstances::default(),
+            limits: Limits::default(),
+            missed: Missed::default(),
             first_dump: None,
             counted_by_last_dump: Volume::default(),
-            unlabelled_in_this_dump: 0,
-            unlabelled_in_last_dump: 0,
-            lost: false,
+            older_seen: false,
+            slot: None,
+            dumps_begun: 0,
+            dumps_ended: 0,
         }
     }
 
@@ -130,143 +150,219 @@ impl Drilldown {
         &self.id
     }
 
+    /// Whose flows belong.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Complete dumps.
+    pub fn dumps(&self) -> u32 {
+        self.dumps_ended
+    }
+
     /// Goes on where the counter has other prefixes, or the router other addresses. What was found so far stays.
     pub fn go_on(&mut self, scope: Scope) {
         self.scope = scope.after(&self.scope);
     }
 
-    /// Whether it would go on just as it does.
-    pub fn is_about(&self, scope: &Scope) -> bool {
-        self.scope.judges_as(scope)
+    /// What went on meanwhile, for the caller to note.
+    pub fn circumstances(&mut self) -> &mut Circumstances {
+        &mut self.circumstances
     }
 
-    /// A dump begins at `wall`. One that was begun and never ended is given up; what it showed stays known.
-    pub fn begin_dump(&mut self, wall: Timestamp) {
-        self.table.begin_dump(nanoseconds(wall));
-        self.unlabelled_in_this_dump = 0;
+    /// What temporary rules have counted by now.
+    pub fn note_missed(&mut self, missed: Missed) {
+        self.missed = missed;
     }
 
-    /// Takes one flow of the dump going on, whether it belongs or not. False when it cannot be judged for want of a
-    /// label: then `absorb_by_path` may take it.
-    pub fn absorb(&mut self, record: &FlowRecord) -> bool {
-        match self.scope.attribute(record) {
-            Attribution::Belongs(belongs) => self.table.absorb(record, belongs),
-            Attribution::Unlabelled => {
-                self.unlabelled_in_this_dump += 1;
-                return false;
+    fn begin_dump(&mut self) {
+        self.dumps_begun = self.dumps_begun.saturating_add(1);
+    }
+
+    /// Takes one flow that belongs.
+    fn take(&mut self, record: &FlowRecord, judged: Judged, seen: &mut SeenFlows) {
+        let Judged {
+            sight,
+            belongs,
+            ended,
+        } = judged;
+        self.limits.no_accounting |= (belongs.original && record.original_volume.is_none())
+            || (belongs.reply && record.reply_volume.is_none());
+        // Without stamps a flow is new if a whole dump did not show it.
+        let born_inside = record.start.map_or(self.dumps_ended > 0, |start| {
+            start >= nanoseconds(self.start.wall)
+        });
+        let shown = (
+            record.original_volume.unwrap_or_default(),
+            record.reply_volume.unwrap_or_default(),
+        );
+        let (place, grown) = match sight {
+            Sight::Repeated => return,
+            Sight::Known {
+                place,
+                age,
+                original,
+                reply,
+                zeroed,
+            } => {
+                self.circumstances.zeroed |= zeroed;
+                // Seen since this drilldown began: what it showed before is accounted for.
+                let is_known = u32::from(age) < self.dumps_begun;
+                let grown = if is_known {
+                    Some((original, reply))
+                } else {
+                    None
+                };
+                (Some(place), grown)
             }
-            Attribution::Foreign => {}
-        }
-        true
-    }
-
-    /// Takes one unlabelled flow of the dump going on by the way its packets go.
-    pub fn absorb_by_path(&mut self, record: &FlowRecord, path: &Path) {
-        if let Attribution::Belongs(belongs) = self.scope.attribute_by_path(record, path) {
-            self.table.absorb(record, belongs);
-        }
-    }
-
-    /// Takes a flow's end from an event. The event has no labels: a flow that no dump showed needs those of its NEW
-    /// event in `record`, or stays unjudged where the counter asks for an interface.
-    pub fn absorb_end(&mut self, record: &FlowRecord) {
-        let belongs = match self.scope.attribute(record) {
-            Attribution::Belongs(belongs) => Some(belongs),
-            Attribution::Unlabelled | Attribution::Foreign => None,
+            Sight::New { place } => (place, None),
         };
-        self.table.absorb_end(record, belongs);
+        let grown = grown.or(born_inside.then_some(shown));
+        self.older_seen |= !born_inside;
+        let kept = place.is_some() || ended;
+        self.limits.overflowed |= !kept;
+        if let Some((original, reply)) = grown.filter(|_| kept) {
+            let of =
+                |belongs: bool, volume: Volume| if belongs { volume } else { Volume::default() };
+            let (original, reply) = (of(belongs.original, original), of(belongs.reply, reply));
+            let moves = original.plus(reply) != Volume::default();
+            let first = moves && self.is_first_move(record, place, seen);
+            self.limits.unlabelled += u64::from(first && belongs.approximate);
+            self.tally.add(
+                Credit {
+                    record,
+                    belongs,
+                    original,
+                    reply,
+                    whole: born_inside && record.start.is_some(),
+                    first,
+                },
+                &self.scope,
+            );
+        }
+        if ended {
+            self.tally.end(record);
+        }
+    }
+
+    fn is_first_move(
+        &self,
+        record: &FlowRecord,
+        place: Option<seen::Place>,
+        seen: &mut SeenFlows,
+    ) -> bool {
+        match (place, self.slot) {
+            (Some(place), Some(slot)) => seen.first_move(place, slot),
+            _ => !self.tally.has(record),
+        }
     }
 
     /// The dump going on showed every flow.
-    pub fn end_dump(&mut self, bracket: Bracket) {
-        self.table.end_dump();
-        self.unlabelled_in_last_dump = self.unlabelled_in_this_dump;
+    fn end_dump(&mut self, bracket: Bracket) {
+        self.dumps_ended = self.dumps_ended.saturating_add(1);
         self.counted_by_last_dump = bracket.before;
         self.first_dump.get_or_insert(FirstDump {
             counted_before: bracket.before.bytes,
             counted_after: bracket.after.bytes,
-            born: self.table.born_by_first_dump().bytes,
+            born: self.tally.moved().bytes,
             older: false,
         });
     }
 
-    /// Conntrack events or parts of a dump were lost.
-    pub fn lost(&mut self) {
-        self.lost = true;
-    }
-
-    /// Whether anything was lost, or there were more flows than can be kept.
-    pub fn lossy(&self) -> bool {
-        self.lost || self.table.overflowed()
-    }
-
     /// What is known, where `counted` is what the counter has counted since the account began.
-    pub fn progress(&self, counted: Volume, known: &dyn Fn(IpAddr) -> Known) -> Progress {
-        let ranking = self.ranking();
+    fn findings(
+        &self,
+        counted: Option<Volume>,
+        known: &dyn KnownHosts,
+        seen: &SeenFlows,
+    ) -> (Findings, Account, Ranking) {
+        let ranking = rank(&self.tally, self.start.top, known);
         let account = self.account(counted, ranking.moved);
         let balance = account.balance();
-        Progress {
+        let shares = Shares {
+            share: &|bytes| account.share(bytes),
+            known,
+            missed: &|key: &FlowKey| seen.missed_since(key),
+        };
+        let uncertain = ranking.hosts.uncertain
+            || ranking.outside.uncertain
+            || ranking.services.uncertain
+            || ranking.flows.uncertain;
+        let findings = Findings {
             attributed_bytes: balance.attributed,
             excess_bytes: balance.excess,
-            hosts_remainder_bytes: ranking.hosts_remainder.bytes,
-            flows_remainder_bytes: ranking.flows_remainder.bytes,
-            hosts: host_shares(&ranking, |bytes| account.share(bytes), known),
-            flows: flow_shares(&ranking, |bytes| account.share(bytes)),
-            dumps: self.table.dumps(),
-            unlabelled_flows: self.unlabelled_in_last_dump,
-        }
+            hosts_remainder_bytes: ranking.hosts.remainder.bytes,
+            outside_remainder_bytes: ranking.outside.remainder.bytes,
+            services_remainder_bytes: ranking.services.remainder.bytes,
+            flows_remainder_bytes: ranking.flows.remainder.bytes,
+            hosts_total: ranking.hosts.total,
+            outside_total: ranking.outside.total,
+            services_total: ranking.services.total,
+            flows_total: ranking.flows.total,
+            lossy: self.lossy(),
+            notes: self.circumstances.notes(Limits {
+                uncertain,
+                ..self.limits
+            }),
+            hosts: shares.hosts(&ranking),
+            outside: shares.ends(&ranking.outside.named),
+            services: shares.services(&ranking.services),
+            flows: shares.flows(&ranking.flows),
+            dropped: shares.ends(&self.missed.sources),
+        };
+        (findings, account, ranking)
     }
 
-    /// The answer; `known` gives what is known of an address.
-    pub fn finish(self, end: AccountEnd, known: &dyn Fn(IpAddr) -> Known) -> Verdict {
-        let ranking = self.ranking();
-        let account = self.account(end.counted, ranking.moved);
+    /// The answer.
+    fn verdict(self, end: AccountEnd, known: &dyn KnownHosts, seen: &SeenFlows) -> Verdict {
+        let counted = end.counted.map(|counted| counted.volume);
+        let (found, account, ranking) = self.findings(counted, known, seen);
         let balance = account.balance();
-        let hosts = host_shares(&ranking, |bytes| account.share(bytes), known);
-        let flows = flow_shares(&ranking, |bytes| account.share(bytes));
-        let text = self.text(&end, &ranking, known);
+        let text = self.text(&end, &ranking, balance.causes.unconfirmed, known);
+        let counting = end.counted.is_some();
         Verdict {
             counter: self.scope.counter.clone(),
+            host: self.scope.host,
             started: self.start.wall,
             ended: end.wall,
             duration_seconds: end.at.since(self.start.at).as_secs_f64(),
-            peak_bits_per_second: end.peak_bits_per_second,
-            peak_packets_per_second: end.peak_packets_per_second,
-            counted_bytes: end.counted.bytes,
-            counted_packets: end.counted.packets,
-            attributed_bytes: balance.attributed,
-            excess_bytes: balance.excess,
-            coverage: account.coverage(),
-            unexplained_bytes: balance.unexplained,
-            unexplained: balance.causes,
-            hosts_remainder_bytes: ranking.hosts_remainder.bytes,
-            flows_remainder_bytes: ranking.flows_remainder.bytes,
-            hosts_total: ranking.hosts_total,
-            flows_total: ranking.flows_total,
-            lossy: self.lossy(),
+            peak_bits_per_second: end.counted.map(|counted| counted.peak_bits),
+            peak_packets_per_second: end.counted.map(|counted| counted.peak_packets),
+            counted_bytes: counted.map(|counted| counted.bytes),
+            counted_packets: counted.map(|counted| counted.packets),
+            coverage: counting.then(|| account.coverage()),
+            unexplained_bytes: counting.then_some(balance.unexplained),
+            unexplained: counting.then_some(balance.causes),
             ended_by: end.ended_by,
-            hosts,
-            flows,
+            found,
             text,
             threshold: self.threshold,
             drilldown: self.id,
         }
     }
 
-    fn ranking(&self) -> Ranking<'_> {
-        rank(&self.table, &self.scope, self.start.top, self.start.rank_by)
+    /// Whether anything was lost, or there were more flows than can be kept.
+    fn lossy(&self) -> bool {
+        self.circumstances.lossy() || self.limits.overflowed
     }
 
-    fn account(&self, counted: Volume, moved: Volume) -> Account {
+    fn account(&self, counted: Option<Volume>, moved: Volume) -> Account {
         Account {
-            counted: counted.bytes,
+            // Where nothing counted, what flows moved is the whole.
+            counted: counted.unwrap_or(moved).bytes,
             flows: moved.bytes,
             first_dump: self.first_dump.map(|first| FirstDump {
-                older: self.table.older_seen(),
+                older: self.older_seen,
                 ..first
             }),
             counted_by_last_dump: self.counted_by_last_dump.bytes,
-            no_accounting: self.table.no_accounting(),
+            missed: MissedBytes {
+                untracked: self.missed.untracked.bytes,
+                unconfirmed: self.missed.unconfirmed.bytes,
+                icmp_error: self.missed.icmp_error.bytes,
+            },
+            no_accounting: self.limits.no_accounting,
+            zeroed: self.circumstances.zeroed,
             lossy: self.lossy(),
         }
     }
@@ -274,25 +370,40 @@ impl Drilldown {
     fn text(
         &self,
         end: &AccountEnd,
-        ranking: &Ranking<'_>,
-        known: &dyn Fn(IpAddr) -> Known,
+        ranking: &Ranking,
+        dropped: u64,
+        known: &dyn KnownHosts,
     ) -> String {
+        let counted = end.counted.unwrap_or_default();
+        let about = match (&self.scope.counter, self.scope.host) {
+            (Some(name), _) => About::Counter {
+                name,
+                capacity: self.start.capacity,
+                peak_bits_per_second: counted.peak_bits,
+                peak_packets_per_second: counted.peak_packets,
+            },
+            (None, host) => About::Host(host.unwrap_or(IpAddr::from([0; 4]))),
+        };
         let sentence = Sentence {
-            counter: &self.scope.counter,
-            capacity: self.start.capacity,
-            peak_bits_per_second: end.peak_bits_per_second,
-            peak_packets_per_second: end.peak_packets_per_second,
+            about,
             duration: end.at.since(self.start.at),
             by: self.start.rank_by,
-            counted: end.counted,
-            unexplained: end.counted.since(ranking.moved),
+            counted: counted.volume,
+            unexplained: counted.volume.since(ranking.moved),
+            dropped: (dropped, self.missed.sources.first().map(|source| source.0)),
             ranking,
+            known,
         };
-        sentence.render(&|address| known(address).name)
+        sentence.render()
     }
 }
 
 /// As conntrack stamps: since 1970, never negative.
 fn nanoseconds(time: Timestamp) -> u64 {
     u64::try_from(time.as_nanosecond()).unwrap_or(0)
+}
+
+/// A drilldown's place among those of a set.
+fn free_slot<'a>(taken: impl Iterator<Item = &'a Drilldown> + Clone) -> Option<u8> {
+    (0..SLOTS).find(|slot| !taken.clone().any(|other| other.slot == Some(*slot)))
 }

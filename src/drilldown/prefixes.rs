@@ -36,6 +36,15 @@ impl PrefixSet {
         keep_outermost(&mut self.v6);
     }
 
+    /// The address, where there is but one.
+    pub fn only_address(&self) -> Option<IpAddr> {
+        match (self.v4.as_slice(), self.v6.as_slice()) {
+            ([(first, last)], []) if first == last => Some(IpAddr::V4((*first).into())),
+            ([], [(first, last)]) if first == last => Some(IpAddr::V6((*first).into())),
+            _ => None,
+        }
+    }
+
     /// Whether `address` is in one of the prefixes.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {

@@ -12,7 +12,10 @@ use crate::units::{CounterName, DeviceName, DevicePattern, InterfaceName};
 /// The flows that a counter could have counted.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    pub(super) counter: CounterName,
+    /// `None` where a host was asked for.
+    pub(super) counter: Option<CounterName>,
+    /// The host asked for: all that it sends and receives belongs.
+    pub(super) host: Option<IpAddr>,
     pub(super) from: Option<PrefixSet>,
     pub(super) to: Option<PrefixSet>,
     pub(super) in_: Option<InterfaceChoice>,
@@ -41,7 +44,8 @@ impl Scope {
         };
         let subnets = (config.subnets.iter()).flat_map(|subnet| subnet.addresses.prefixes());
         Scope {
-            counter: counter.name.clone(),
+            counter: Some(counter.name.clone()),
+            host: None,
             from: prefixes(&selectors.from),
             to: prefixes(&selectors.to),
             in_: choice(&selectors.in_),
@@ -54,6 +58,36 @@ impl Scope {
             subnets: PrefixSet::new(subnets.copied()),
             own: own.iter().copied().collect(),
         }
+    }
+
+    /// The scope of all that `host` sends and receives.
+    pub fn of_host(host: IpAddr, own: &[IpAddr]) -> Self {
+        Scope {
+            counter: None,
+            host: Some(host),
+            from: None,
+            to: None,
+            in_: None,
+            out: None,
+            leaves: false,
+            our_labels: 0,
+            labels_by_device: Vec::new(),
+            subnets: PrefixSet::default(),
+            own: own.iter().copied().collect(),
+        }
+    }
+
+    /// Whether an interface is asked for: then flows are judged by their labels.
+    pub fn needs_labels(&self) -> bool {
+        self.in_.is_some() || self.out.is_some()
+    }
+
+    /// The one inside address that all flows in it have, where there is one.
+    pub fn only_address(&self) -> Option<IpAddr> {
+        let only = |set: &Option<PrefixSet>| set.as_ref().and_then(PrefixSet::only_address);
+        self.host
+            .or_else(|| only(&self.from))
+            .or_else(|| only(&self.to))
     }
 
     /// The same for an account that began in another scope: who was inside then is so until it ends.

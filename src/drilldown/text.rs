@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::drilldown::flow::Flow;
+use crate::drilldown::flow::Service;
 use crate::drilldown::rank::{HostSum, RankBy, Ranking};
-use crate::drilldown::shares::{ports, protocol_name};
+use crate::drilldown::services;
+use crate::drilldown::shares::{KnownHosts, protocol_name};
 use crate::units::{BitRate, CounterName, Volume};
 
-/// Hosts said by name; the others are said as a number.
-const HOSTS_SAID: usize = 3;
+/// Hosts or other ends said by name; the others are said as a number.
+const SAID: usize = 3;
 /// A host below this part of the whole is not said by name, unless it is the first.
 const SAID_FROM: f64 = 0.05;
 /// A flow is said to be where a host's traffic goes from this part of it on, and to be all of it from the second.
@@ -19,49 +20,79 @@ const WHOLLY_FROM: f64 = 0.9;
 
 /// What the sentence is about.
 pub struct Sentence<'a> {
-    /// The counter.
-    pub counter: &'a CounterName,
-    /// Of its direction, where known.
-    pub capacity: Option<BitRate>,
-    /// The highest of one interval.
-    pub peak_bits_per_second: f64,
-    /// The highest of one interval.
-    pub peak_packets_per_second: f64,
+    /// The counter, or the host asked for.
+    pub about: About<'a>,
     /// Between the account's ends.
     pub duration: Duration,
     /// What shares are of: bytes, or packets.
     pub by: RankBy,
-    /// Counted within the account.
+    /// Counted within the account; what flows sum to, where nothing counted.
     pub counted: Volume,
     /// Counted and not found in flows.
     pub unexplained: Volume,
+    /// Of that, dropped before conntrack kept a flow, and who sent most of it.
+    pub dropped: (u64, Option<IpAddr>),
     /// Who.
-    pub ranking: &'a Ranking<'a>,
+    pub ranking: &'a Ranking,
+    /// Names.
+    pub known: &'a dyn KnownHosts,
+}
+
+/// Whose traffic it is.
+#[derive(Debug, Clone, Copy)]
+pub enum About<'a> {
+    /// All that a counter counted.
+    Counter {
+        /// The counter.
+        name: &'a CounterName,
+        /// Of its direction, where known.
+        capacity: Option<BitRate>,
+        /// The highest of one interval.
+        peak_bits_per_second: f64,
+        /// The highest of one interval.
+        peak_packets_per_second: f64,
+    },
+    /// All that a host sent and received.
+    Host(IpAddr),
 }
 
 impl Sentence<'_> {
-    /// The sentence; `name` gives an address's name, if known.
-    pub fn render(&self, name: &dyn Fn(IpAddr) -> Option<String>) -> String {
-        format!(
-            "{} {} for {}: {}",
-            self.counter,
-            self.peak(),
-            duration(self.duration),
-            self.clauses(name).join("; ")
-        )
+    /// The sentence.
+    pub fn render(&self) -> String {
+        let duration = duration(self.duration);
+        let clauses = self.clauses().join("; ");
+        match self.about {
+            About::Host(address) => {
+                let who = self.named(address);
+                let moved = bytes(self.ranking.moved.bytes);
+                format!("{who} {moved} in {duration}: {clauses}")
+            }
+            About::Counter { name, .. } => {
+                format!("{name} {} for {duration}: {clauses}", self.peak())
+            }
+        }
     }
 
     fn peak(&self) -> String {
+        let About::Counter {
+            capacity,
+            peak_bits_per_second,
+            peak_packets_per_second,
+            ..
+        } = self.about
+        else {
+            return String::new();
+        };
         match self.by {
-            RankBy::Packets => rate(self.peak_packets_per_second, "pps", "kpps", "Mpps", "Gpps"),
+            RankBy::Packets => rate(peak_packets_per_second, "pps", "kpps", "Mpps", "Gpps"),
             RankBy::Bytes => {
                 let bits = |value| rate(value, "bit/s", "kbit/s", "Mbit/s", "Gbit/s");
-                let peak = bits(self.peak_bits_per_second);
-                match self.capacity.filter(|capacity| capacity.0 > 0.0) {
+                let peak = bits(peak_bits_per_second);
+                match capacity.filter(|capacity| capacity.0 > 0.0) {
                     None => peak,
                     Some(capacity) => format!(
                         "{peak} ({} of {})",
-                        percent(self.peak_bits_per_second / capacity.0),
+                        percent(peak_bits_per_second / capacity.0),
                         bits(capacity.0)
                     ),
                 }
@@ -69,42 +100,105 @@ impl Sentence<'_> {
         }
     }
 
-    fn clauses(&self, name: &dyn Fn(IpAddr) -> Option<String>) -> Vec<String> {
-        let mut clauses = Vec::new();
-        let mut said = Volume::default();
-        for (position, host) in self.ranking.hosts.iter().take(HOSTS_SAID).enumerate() {
-            let part = self.part(host.volume);
-            if position > 0 && part < SAID_FROM {
-                break;
-            }
-            said = said.plus(host.volume);
-            clauses.push(format!("{} {}", percent(part), self.host(host, name)));
-        }
-        let unsaid = self.part(self.ranking.moved.since(said));
-        let others = self.ranking.hosts_total - clauses.len();
-        if clauses.is_empty() && self.ranking.moved == Volume::default() {
+    fn clauses(&self) -> Vec<String> {
+        let mut clauses = match self.about {
+            About::Counter { .. } => self.by_host(),
+            About::Host(_) => self.by_outside_end(),
+        };
+        if clauses.is_empty() {
             clauses.push("no flow found".to_owned());
-        } else if unsaid > 0.0 {
-            clauses.push(match others {
-                0 => format!("{} flows not named", percent(unsaid)),
-                1 => format!("{} 1 other host", percent(unsaid)),
-                more => format!("{} {more} other hosts", percent(unsaid)),
-            });
         }
-        let unexplained = self.part(self.unexplained);
+        let dropped = Volume {
+            bytes: self.dropped.0,
+            packets: 0,
+        };
+        let whole = self.counted.bytes.max(self.ranking.moved.bytes).max(1);
+        let dropped_part = dropped.bytes as f64 / whole as f64;
+        if dropped_part >= 0.005 {
+            let most = match self.dropped.1 {
+                Some(sender) => format!(", most from {}", self.named(sender)),
+                None => String::new(),
+            };
+            clauses.push(format!(
+                "{} dropped before conntrack kept a flow{most}",
+                percent(dropped_part)
+            ));
+        }
+        let unexplained = (self.part(self.unexplained) - dropped_part).max(0.0);
         if unexplained >= 0.005 {
             clauses.push(format!("{} unexplained", percent(unexplained)));
         }
         clauses
     }
 
-    fn host(&self, host: &HostSum<'_>, name: &dyn Fn(IpAddr) -> Option<String>) -> String {
-        let who = match name(host.address) {
-            Some(name) => format!("{name} ({})", host.address),
-            None => host.address.to_string(),
+    fn by_host(&self) -> Vec<String> {
+        let mut clauses = Vec::new();
+        let mut said = Volume::default();
+        let hosts = &self.ranking.hosts;
+        for (position, host) in hosts.named.iter().take(SAID).enumerate() {
+            let part = self.part(host.host.volume);
+            if position > 0 && part < SAID_FROM {
+                break;
+            }
+            said = said.plus(host.host.volume);
+            clauses.push(format!("{} {}", percent(part), self.host(host)));
+        }
+        self.others(&mut clauses, said, hosts.total, "host");
+        clauses
+    }
+
+    fn by_outside_end(&self) -> Vec<String> {
+        let mut clauses = Vec::new();
+        let mut said = Volume::default();
+        let outside = &self.ranking.outside;
+        for (position, (address, volume)) in outside.named.iter().take(SAID).enumerate() {
+            let part = self.part(*volume);
+            if position > 0 && part < SAID_FROM {
+                break;
+            }
+            said = said.plus(*volume);
+            clauses.push(format!("{} with {}", percent(part), self.named(*address)));
+        }
+        self.others(&mut clauses, said, outside.total, "other end");
+        if let Some((service, volume)) = self.ranking.services.named.first() {
+            let what = service_name(*service);
+            clauses.push(format!("{} by {what}", percent(self.part(*volume))));
+        }
+        clauses
+    }
+
+    fn others(&self, clauses: &mut Vec<String>, said: Volume, total: u64, what: &str) {
+        let unsaid = self.part(self.ranking.moved.since(said));
+        let others = total.saturating_sub(clauses.len() as u64);
+        let what = what.trim_start_matches("other ");
+        if unsaid > 0.0 && !(clauses.is_empty() && self.ranking.moved == Volume::default()) {
+            clauses.push(match others {
+                0 => format!("{} flows not named", percent(unsaid)),
+                1 => format!("{} 1 other {what}", percent(unsaid)),
+                more => format!("{} {more} other {what}s", percent(unsaid)),
+            });
+        }
+    }
+
+    fn named(&self, address: IpAddr) -> String {
+        match self.known.known(address).name {
+            Some(name) => format!("{name} ({address})"),
+            None => address.to_string(),
+        }
+    }
+
+    fn host(&self, sum: &HostSum) -> String {
+        let host = &sum.host;
+        let names = sum
+            .addresses
+            .iter()
+            .map(|address| self.known.known(*address).name);
+        let who = match names.flatten().next() {
+            Some(name) => format!("{name} ({})", sum.address()),
+            None => sum.address().to_string(),
         };
         let main = self.amount(host.main_volume) as f64 / self.amount(host.volume).max(1) as f64;
-        let peer = peer(host);
+        let peer = peer(sum);
         let whither = if main >= WHOLLY_FROM {
             format!(" {peer}")
         } else if main >= MOSTLY_FROM {
@@ -132,11 +226,10 @@ impl Sentence<'_> {
 }
 
 /// The other end of a host's largest flow. The port said is the one that the flow was opened to.
-fn peer(host: &HostSum<'_>) -> String {
-    let flow: &Flow = host.main;
-    let (opener, opened) = flow.inside_ends();
-    let service = ports(flow.reply.detail).0;
-    let protocol = protocol_name(flow.original.protocol);
+fn peer(sum: &HostSum) -> String {
+    let (host, main) = (&sum.host, sum.host.main);
+    let is_opener = sum.addresses.contains(&main.opener);
+    let protocol = protocol_name(main.service.protocol);
     let received = host.volume.since(host.sent);
     let (way, back) = if host.sent == Volume::default() {
         ("from", "to")
@@ -145,19 +238,23 @@ fn peer(host: &HostSum<'_>) -> String {
     } else {
         ("with", "on")
     };
-    match service {
+    match main.service.port {
         None => {
-            let other = if host.address == opener {
-                opened
-            } else {
-                opener
-            };
+            let other = if is_opener { main.opened } else { main.opener };
             format!("{way} {other} {protocol}")
         }
-        Some(port) if host.address == opener => {
-            format!("{way} {} {protocol}", endpoint(opened, port))
-        }
-        Some(port) => format!("{way} {opener} {back} port {port} {protocol}"),
+        Some(port) if is_opener => format!("{way} {} {protocol}", endpoint(main.opened, port)),
+        Some(port) => format!("{way} {} {back} port {port} {protocol}", main.opener),
+    }
+}
+
+/// `https (443/tcp)`, `443/tcp` or `icmp`.
+fn service_name(service: Service) -> String {
+    let protocol = protocol_name(service.protocol);
+    match (service.port, services::name(service)) {
+        (None, _) => protocol,
+        (Some(port), None) => format!("{port}/{protocol}"),
+        (Some(port), Some(name)) => format!("{name} ({port}/{protocol})"),
     }
 }
 
@@ -193,6 +290,20 @@ fn rate(value: f64, one: &str, kilo: &str, mega: &str, giga: &str) -> String {
         text.trim_end_matches('0').trim_end_matches('.')
     };
     format!("{short} {unit}")
+}
+
+/// Three digits, IEC.
+fn bytes(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let fits = |(power, _): &(u32, &str)| bytes >> power > 0;
+    match units.into_iter().find(fits) {
+        None => format!("{bytes} B"),
+        Some((power, unit)) => {
+            let value = bytes as f64 / f64::from(1u32 << power);
+            let digits = if value < 100.0 { 1 } else { 0 };
+            format!("{value:.digits$} {unit}")
+        }
+    }
 }
 
 /// `12s`, `3m12s`, `2h05m`; below ten seconds with a tenth.

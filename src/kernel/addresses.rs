@@ -68,8 +68,8 @@ impl Address {
         for attribute in Attributes::new(attributes) {
             let attribute = attribute?;
             match attribute.kind {
-                ADDRESS => address = ip(attribute.value),
-                LOCAL => local = ip(attribute.value),
+                ADDRESS => address = attribute.ip(),
+                LOCAL => local = attribute.ip(),
                 FLAGS => flags = u32::from_ne_bytes(attribute.array()?),
                 _ => {}
             }
@@ -107,14 +107,6 @@ impl Address {
         let alone = IpNet::from(self.address);
         let others = reached.into_iter().flatten();
         others.filter(|prefix| *prefix != alone).collect()
-    }
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-        _ => None,
     }
 }
 

@@ -43,6 +43,12 @@ pub enum KernelError {
         /// How often.
         attempts: u32,
     },
+    /// What was dumped changed meanwhile, so that something may be missing.
+    #[error("cannot {operation} as a whole: it changed meanwhile")]
+    Interrupted {
+        /// What was asked.
+        operation: &'static str,
+    },
     /// A table of our name that flowctl did not make.
     #[error(
         "table inet {name} exists and is not flowctl's: rename it, or set another name under [table] in the configuration"
@@ -87,6 +93,7 @@ impl KernelError {
             }
             KernelError::Malformed { .. }
             | KernelError::Contended { .. }
+            | KernelError::Interrupted { .. }
             | KernelError::ForeignTable { .. }
             | KernelError::OwnedTable { .. } => None,
         }

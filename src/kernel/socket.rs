@@ -96,7 +96,20 @@ impl Netlink {
         operation: &'static str,
         kind: u16,
         body: impl FnOnce(&mut Writer),
+        each: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+    ) -> Result<DumpEnd, KernelError> {
+        self.dump_in_chunks(operation, kind, body, each, || {})
+    }
+
+    /// The same with a pause between the chunks that the dump comes in, 32 KiB at most each: `between` is called when all
+    /// of one was handed to `each`, before the next is taken. The kernel waits meanwhile, with one chunk made.
+    pub fn dump_in_chunks(
+        &mut self,
+        operation: &'static str,
+        kind: u16,
+        body: impl FnOnce(&mut Writer),
         mut each: impl FnMut(&Message<'_>) -> Result<(), Malformed>,
+        mut between: impl FnMut(),
     ) -> Result<DumpEnd, KernelError> {
         self.request(operation, kind, REQUEST | DUMP, body)?;
         let mut interrupted = false;
@@ -122,6 +135,7 @@ impl Netlink {
                         .map_err(|source| KernelError::Malformed { operation, source })?,
                 }
             }
+            between();
         }
     }
 

@@ -39,6 +39,14 @@ pub enum LabError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A file of the kernel's could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A device did not become operational.
     #[error("device {device} is not up after {waited:?}")]
     NotUp {

@@ -1,9 +1,10 @@
 //! What one generator has sent and received, readable at any time while it works. Each gauge has one writer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::latch::Latch;
-use crate::units::Volume;
+use crate::units::{BitRate, Volume};
 
 /// Bytes and packets that went by one point.
 #[derive(Debug, Default)]
@@ -52,15 +53,25 @@ impl Leg {
     }
 }
 
-/// Both directions, and the order to stop.
+/// Both directions, and the orders to stop and to go at another rate.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) up: Leg,
     pub(super) down: Leg,
     pub(super) stop: Latch,
+    /// `None`: as it was started.
+    rate: Mutex<Option<BitRate>>,
 }
 
 impl Ledger {
+    pub(super) fn set_rate(&self, rate: BitRate) {
+        *self.rate.lock().unwrap_or_else(PoisonError::into_inner) = Some(rate);
+    }
+
+    pub(super) fn rate(&self) -> Option<BitRate> {
+        *self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn totals(&self) -> Totals {
         Totals {
             up: self.up.moved(),

@@ -3,6 +3,7 @@
 //! nothing of the machine is touched, and all of it vanishes with the last descriptor, also after SIGKILL.
 
 pub mod clock;
+pub mod conntrack;
 mod error;
 pub mod firewall;
 pub mod latch;
@@ -14,6 +15,7 @@ mod nft;
 mod numbering;
 mod pace;
 mod rtnl;
+mod stillness;
 pub mod sysctl;
 mod tcp;
 pub mod timeline;

@@ -20,6 +20,11 @@ impl Pace {
         Pace { rate, next: now }
     }
 
+    /// From now on at this rate, if there is one; what was spent stays spent.
+    pub(super) fn change(&mut self, rate: Option<BitRate>) {
+        self.rate = rate.or(self.rate);
+    }
+
     /// How long to wait before sending; zero for now.
     pub(super) fn due_in(&mut self, now: Uptime) -> Duration {
         let oldest = Uptime(now.0.saturating_sub(MOST_LATENESS));
@@ -58,6 +63,17 @@ mod tests {
         assert_eq!(pace.due_in(at(10_000)), Duration::ZERO);
         pace.spend(12_500);
         assert_eq!(pace.due_in(at(10_000)), Duration::from_millis(50));
+    }
+
+    #[test]
+    fn a_rate_that_changes_counts_from_the_next_byte_on() {
+        let mut pace = Pace::new(Some(BitRate(1e6)), at(0));
+        pace.spend(12_500);
+        pace.change(Some(BitRate(2e6)));
+        pace.change(None);
+        assert_eq!(pace.due_in(at(60)), Duration::from_millis(40));
+        pace.spend(12_500);
+        assert_eq!(pace.due_in(at(100)), Duration::from_millis(50));
     }
 
     #[test]

@@ -93,6 +93,7 @@ fn send(mut socket: TcpStream, stream: Stream, leg: &Leg, ledger: &Ledger) -> io
     let sent = (|| {
         while left > 0 {
             let now = clock::uptime();
+            pace.change(ledger.rate());
             if ledger.stop.wait(pace.due_in(now)) || now > stream.deadline {
                 break;
             }

@@ -5,12 +5,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::firewall::Firewall;
-use super::latch::Latch;
 use super::link::{Links, NewDevice};
+use super::stillness::Announcer;
 use super::sysctl::{self, ConntrackSysctls};
 use super::traffic::Endpoint;
-use super::{Family, LabError, Namespace, clock, numbering};
+use super::{Family, LabError, Namespace, numbering, stillness};
 
 /// The router's device towards the internet.
 pub const WAN: &str = "wan0";
@@ -24,8 +26,6 @@ pub const UPLINK: &str = "eth0";
 const MOST_HOSTS: usize = 64;
 const FIRST_HOST: u8 = 11;
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// Several times the interval between two multicast reports of the kernel.
-const STILL: Duration = Duration::from_millis(50);
 const WAN_NUMBER: u8 = 0;
 
 /// What kind of lab.
@@ -72,6 +72,8 @@ pub struct Host {
     pub v4: IpAddr,
     /// Its IPv6 address.
     pub v6: IpAddr,
+    /// The hardware address of its device.
+    pub mac: [u8; 6],
 }
 
 impl Host {
@@ -123,6 +125,7 @@ impl Lab {
         };
         lab.apply(options)?;
         lab.wait_up(&mut builder.links)?;
+        lab.wait_announced()?;
         lab.wait_still(&mut builder.links)?;
         Ok(lab)
     }
@@ -155,6 +158,19 @@ impl Lab {
         Firewall::open(&self.router)
     }
 
+    /// Gives a host behind that bridge one more address, known to the router as that of its neighbour. Returns when
+    /// the kernel has said aloud what it says of a new address.
+    pub fn add_address(&self, bridge: &str, host: &Host, network: IpNet) -> Result<(), LabError> {
+        let mut router = Links::open(&self.router)?;
+        router.add_neighbour(bridge, network.addr(), host.mac)?;
+        let announcer = Announcer::of_address(&host.namespace)?;
+        Links::open(&host.namespace)?.add_address(UPLINK, network)?;
+        if network.addr().is_ipv6() {
+            stillness::wait_for_reports(&[announcer])?;
+        }
+        self.wait_still(&mut router)
+    }
+
     fn apply(&self, options: &LabOptions) -> Result<(), LabError> {
         let wanted = [
             (options.masquerade, Family::V4),
@@ -184,22 +200,22 @@ impl Lab {
         router.wait_up(&self.bridges(), LONGEST_WAIT)
     }
 
-    /// Waits until the kernel has reported its multicast groups on every link, the last packets that no generator
-    /// sends, so that whoever counts from here counts generators only.
+    fn wait_announced(&self) -> Result<(), LabError> {
+        let hosts = || self.lan.iter().chain(&self.iot);
+        // A port of the bridge for each host is the router's too.
+        let of_router = self.bridges().len() + 1 + hosts().count();
+        let others = hosts().map(|host| &host.namespace).chain([&self.internet]);
+        let mut announcers = vec![Announcer::of_devices(&self.router, of_router)?];
+        for namespace in others {
+            announcers.push(Announcer::of_devices(namespace, 1)?);
+        }
+        stillness::wait_for_reports(&announcers)
+    }
+
+    /// Waits for the last packets that no generator sends, so that whoever counts from here counts generators only.
     fn wait_still(&self, router: &mut Links) -> Result<(), LabError> {
         let devices: Vec<&str> = self.bridges().into_iter().chain([WAN]).collect();
-        let begun = clock::uptime();
-        let pause = Latch::default();
-        let mut before = None;
-        loop {
-            let counted = devices.iter().map(|device| router.statistics(device));
-            let now = Some(counted.collect::<Result<Vec<_>, _>>()?);
-            if now == before || clock::uptime().since(begun) > LONGEST_WAIT {
-                return Ok(());
-            }
-            before = now;
-            pause.wait(STILL);
-        }
+        stillness::wait(router, &devices)
     }
 }
 
@@ -274,6 +290,7 @@ impl Builder {
             namespace,
             v4: numbering::inside(Family::V4, subnet, number),
             v6: numbering::inside(Family::V6, subnet, number),
+            mac,
         })
     }
 }

@@ -182,6 +182,11 @@ impl Generator {
         self.ledger.totals()
     }
 
+    /// From now on the same flow goes at this rate.
+    pub fn set_rate(&self, rate: BitRate) {
+        self.ledger.set_rate(rate);
+    }
+
     /// Tells it to send no more; what is on its way still arrives.
     pub fn stop(&self) {
         self.ledger.stop.set();

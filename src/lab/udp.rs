@@ -169,6 +169,7 @@ fn send(socket: &UdpSocket, stream: Stream, leg: &Leg, ledger: &Ledger) -> io::R
     let sent = (|| {
         while leg.sent.packets() < stream.datagrams {
             let now = clock::uptime();
+            pace.change(ledger.rate());
             let pause = pace.due_in(now);
             let stopped = if pause.is_zero() {
                 ledger.stop.is_set()

@@ -40,6 +40,8 @@ pub(crate) fn config(
         control: ControlConfig {
             socket: "/run/flowctl/control.sock".into(),
         },
+        hosts: Vec::new(),
+        names: NamesConfig { leases: None },
     };
     for (name, devices) in interfaces {
         let name = InterfaceName::new(name).unwrap();

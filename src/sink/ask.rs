@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 
 /// For each of connecting, sending, and every piece of the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a status is asked for.
 const ATTEMPTS: u32 = 5;
 /// A status of 100,000 counters has about 60 MiB.
@@ -105,7 +105,7 @@ pub fn ask(path: &Path, request: &str) -> Result<String, AskError> {
 }
 
 fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
-    let mut stream = connect(path).map_err(|source| sort(path, "connect", source))?;
+    let mut stream = connect(path, PATIENCE).map_err(|source| sort(path, "connect", source))?;
     let line = format!("{}\n", serde_json::json!({ "request": request }));
     stream
         .write_all(line.as_bytes())
@@ -132,16 +132,17 @@ fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
     Ok(answer)
 }
 
-/// The send timeout bounds the connect too: a full backlog would otherwise hold it forever.
-fn connect(path: &Path) -> Result<UnixStream, io::Error> {
+/// A connection in which no step takes longer than `patience`. The send timeout bounds the connect too: a full backlog
+/// would otherwise hold it forever.
+pub(crate) fn connect(path: &Path, patience: Duration) -> Result<UnixStream, io::Error> {
     let socket = rustix::net::socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(UnixStream::from(socket))
 }
@@ -150,7 +151,7 @@ fn connect(path: &Path) -> Result<UnixStream, io::Error> {
     clippy::wildcard_enum_match_arm,
     reason = "ErrorKind is open-ended; what is not named here is told as it is"
 )]
-fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
+pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {

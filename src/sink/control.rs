@@ -1,7 +1,9 @@
-//! The server of the control socket: one JSON line in, one JSON line out, then it closes. It answers from the last
-//! report, rendered at most once, and reaches the daemon by `try_send` only, so no client can delay a tick.
+//! The server of the control socket: one JSON line in, one JSON line out, then it closes; of a drilldown on demand many
+//! come out. It answers from the last report, rendered at most once, and reaches the daemon by `try_send` only, so no
+//! client can delay a tick.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::drill::{DrillRequest, Wanted, converse};
+use crate::demand::Wish;
 use crate::report::Report;
 
 /// After an accept failed for want of descriptors or memory, so that the loop does not spin.
@@ -22,6 +26,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Descriptors that are not for clients: the daemon's own sockets, its log, and what is open for a moment only.
 const OTHER_DESCRIPTORS: u64 = 32;
+
+/// How long verdicts that are on their way may take when the server ends.
+const LAST_VERDICTS: Duration = Duration::from_secs(2);
 
 /// What a client may take of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +41,8 @@ pub struct Limits {
     pub request_time: Duration,
     /// For taking the answer.
     pub answer_time: Duration,
+    /// For taking the verdict of a drilldown, which nobody else has.
+    pub verdict_time: Duration,
 }
 
 impl Default for Limits {
@@ -43,6 +52,7 @@ impl Default for Limits {
             request_bytes: 4096,
             request_time: Duration::from_secs(2),
             answer_time: Duration::from_secs(5),
+            verdict_time: Duration::from_secs(60),
         }
     }
 }
@@ -57,12 +67,16 @@ pub struct Peer {
 }
 
 /// What the daemon is asked to do; the client was allowed to ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ControlRequest {
     /// End, and leave the table counting.
     Stop(Peer),
     /// Read the configuration again.
     Reload(Peer),
+    /// Begin a drilldown.
+    Drill(Box<DrillRequest>),
+    /// Give the verdict of that one.
+    EndDrill(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,33 +84,50 @@ struct Request {
     request: String,
 }
 
-/// Answers clients until it is dropped. `listener` comes from [`super::socket::bind`].
+/// Answers clients until `stopped`; verdicts on their way are still given then. `listener` comes from
+/// [`super::socket::bind`].
 pub async fn serve<M: From<ControlRequest> + Send + 'static>(
     listener: UnixListener,
     reports: watch::Receiver<Option<Arc<Report>>>,
     requests: SyncSender<M>,
     limits: Limits,
+    stopped: impl Future<Output = ()>,
 ) {
-    let desk = Arc::new(Desk {
-        reports,
-        requests,
-        limits,
-        own_uid: rustix::process::geteuid().as_raw(),
-        rendered: Mutex::new(None),
-    });
-    let connections = limits.connections.min(spare_descriptors()).max(1);
-    let mut open: Vec<(Option<i32>, AbortHandle)> = Vec::new();
+    let desk = Arc::new(Desk::new(reports, requests, limits));
+    tokio::select! {
+        () = accept(&listener, &desk) => {}
+        () = stopped => {}
+    }
+    drop(listener);
+    let mut drilling = desk.drilling.subscribe();
+    // Who does not take a verdict in time goes without.
+    let _ = timeout(LAST_VERDICTS, drilling.wait_for(|count| *count == 0)).await;
+}
+
+async fn accept<M: From<ControlRequest> + Send + 'static>(
+    listener: &UnixListener,
+    desk: &Arc<Desk<M>>,
+) {
+    let connections = desk.limits.connections.min(spare_descriptors()).max(1);
+    let mut open: Vec<Open> = Vec::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                open.retain(|(_, connection)| !connection.is_finished());
+                open.retain(|connection| !connection.task.is_finished());
                 while open.len() >= connections {
-                    open.remove(oldest_of_the_largest_crowd(&open)).1.abort();
+                    open.remove(who_makes_room(&open, connections / 2))
+                        .task
+                        .abort();
                 }
                 let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                let desk = Arc::clone(&desk);
-                let attended = tokio::spawn(async move { desk.attend(stream).await });
-                open.push((process, attended.abort_handle()));
+                let (desk, lasting) = (Arc::clone(desk), Arc::new(AtomicBool::new(false)));
+                let flag = Arc::clone(&lasting);
+                let attended = tokio::spawn(async move { desk.attend(stream, &flag).await });
+                open.push(Open {
+                    process,
+                    lasting,
+                    task: attended.abort_handle(),
+                });
             }
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -105,13 +136,32 @@ pub async fn serve<M: From<ControlRequest> + Send + 'static>(
     }
 }
 
-/// The position of the connection that makes room: the oldest of the process that has the most.
-fn oldest_of_the_largest_crowd<T>(open: &[(Option<i32>, T)]) -> usize {
-    let crowd = |process| open.iter().filter(|(other, _)| *other == process).count();
-    let positions = 0..open.len();
-    positions
-        .max_by_key(|at| (crowd(open[*at].0), Reverse(*at)))
-        .unwrap_or(0)
+/// One connection.
+struct Open {
+    process: Option<i32>,
+    /// It waits for a drilldown, however old it gets.
+    lasting: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+/// The position of the connection that makes room: the oldest of the process that has the most, but for the first
+/// `spared` of those that wait for a drilldown.
+fn who_makes_room(open: &[Open], spared: usize) -> usize {
+    let is_spared = |at: &usize| open[*at].lasting.load(Ordering::Relaxed);
+    let spared: Vec<usize> = (0..open.len()).filter(is_spared).take(spared).collect();
+    let candidates = (0..open.len()).filter(|at| !spared.contains(at));
+    let candidates: Vec<(usize, Option<i32>)> =
+        candidates.map(|at| (at, open[at].process)).collect();
+    oldest_of_the_largest_crowd(&candidates)
+}
+
+/// Of connections by age, each with its position and its process.
+fn oldest_of_the_largest_crowd(open: &[(usize, Option<i32>)]) -> usize {
+    let crowd = |process| open.iter().filter(|(_, other)| *other == process).count();
+    let largest = open
+        .iter()
+        .max_by_key(|(at, process)| (crowd(*process), Reverse(*at)));
+    largest.map_or(0, |(at, _)| *at)
 }
 
 fn spare_descriptors() -> usize {
@@ -128,10 +178,27 @@ struct Desk<M> {
     limits: Limits,
     own_uid: u32,
     rendered: Mutex<Option<(Arc<Report>, Bytes)>>,
+    /// How many clients are served a drilldown.
+    drilling: watch::Sender<usize>,
 }
 
 impl<M: From<ControlRequest>> Desk<M> {
-    async fn attend(&self, mut stream: UnixStream) {
+    fn new(
+        reports: watch::Receiver<Option<Arc<Report>>>,
+        requests: SyncSender<M>,
+        limits: Limits,
+    ) -> Self {
+        Desk {
+            reports,
+            requests,
+            limits,
+            own_uid: rustix::process::geteuid().as_raw(),
+            rendered: Mutex::new(None),
+            drilling: watch::Sender::new(0),
+        }
+    }
+
+    async fn attend(&self, mut stream: UnixStream, lasting: &AtomicBool) {
         let Ok(credentials) = stream.peer_cred() else {
             return;
         };
@@ -145,7 +212,15 @@ impl<M: From<ControlRequest>> Desk<M> {
         );
         let answer = match line.await {
             Ok(Ok(line)) if line.is_empty() => return,
-            Ok(Ok(line)) => self.answer(&line, peer).await,
+            Ok(Ok(line)) => match self.answer(&line, peer).await {
+                Reply::Line(answer) => answer,
+                Reply::Drill(wish) => {
+                    let _counted = Counted::new(&self.drilling);
+                    let patience = self.limits.verdict_time;
+                    converse(&mut stream, wish, &self.requests, patience, lasting).await;
+                    return;
+                }
+            },
             Ok(Err(ReadError::TooLong)) => {
                 let limit = self.limits.request_bytes;
                 refusal(&format!("a request has at most {limit} bytes"))
@@ -161,19 +236,23 @@ impl<M: From<ControlRequest>> Desk<M> {
         .await;
     }
 
-    async fn answer(&self, line: &[u8], peer: Peer) -> Bytes {
+    async fn answer(&self, line: &[u8], peer: Peer) -> Reply {
         let request: Request = match serde_json::from_slice(line) {
             Ok(request) => request,
-            Err(error) => return refusal(&format!("not a request: {error}")),
+            Err(error) => return Reply::Line(refusal(&format!("not a request: {error}"))),
         };
-        match request.request.as_str() {
+        Reply::Line(match request.request.as_str() {
             "status" => self.status().await,
             "stop" => self.pass_on("stop", ControlRequest::Stop(peer), peer),
             "reload" => self.pass_on("reload", ControlRequest::Reload(peer), peer),
+            "drill" => match wish(line) {
+                Ok(wish) => return Reply::Drill(wish),
+                Err(wrong) => refusal(&wrong),
+            },
             unknown => refusal(&format!(
-                "unknown request {unknown:?}; known are status, stop and reload"
+                "unknown request {unknown:?}; known are status, drill, stop and reload"
             )),
-        }
+        })
     }
 
     async fn status(&self) -> Bytes {
@@ -220,6 +299,34 @@ impl<M: From<ControlRequest>> Desk<M> {
     }
 }
 
+/// What a request is answered with.
+enum Reply {
+    Line(Bytes),
+    Drill(Wish),
+}
+
+/// Counts one more as long as it is there.
+struct Counted<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+fn wish(line: &[u8]) -> Result<Wish, String> {
+    let wanted: Wanted =
+        serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))?;
+    Ok(wanted.wish()?)
+}
+
 fn may_command(peer_uid: u32, own_uid: u32) -> bool {
     peer_uid == 0 || peer_uid == own_uid
 }
@@ -250,7 +357,8 @@ async fn read_line(stream: &mut UnixStream, limit: usize) -> Result<Vec<u8>, Rea
     }
 }
 
-fn refusal(message: &str) -> Bytes {
+/// Why a request is not granted, as an answer.
+pub(super) fn refusal(message: &str) -> Bytes {
     line(
         serde_json::json!({ "error": message })
             .to_string()
@@ -258,7 +366,8 @@ fn refusal(message: &str) -> Bytes {
     )
 }
 
-fn line(mut json: Vec<u8>) -> Bytes {
+/// With its end.
+pub(super) fn line(mut json: Vec<u8>) -> Bytes {
     json.push(b'\n');
     json.into()
 }
@@ -282,9 +391,8 @@ mod tests {
     #[test]
     fn who_has_the_most_connections_makes_room() {
         let open = |processes: &[i32]| -> usize {
-            let open: Vec<_> = processes
-                .iter()
-                .map(|process| (Some(*process), ()))
+            let open: Vec<_> = (processes.iter().enumerate())
+                .map(|(at, process)| (at, Some(*process)))
                 .collect();
             oldest_of_the_largest_crowd(&open)
         };
@@ -297,13 +405,7 @@ mod tests {
     fn a_report_is_rendered_once() {
         let (_, reports) = watch::channel(None);
         let (requests, _) = std::sync::mpsc::sync_channel::<ControlRequest>(1);
-        let desk = Desk {
-            reports,
-            requests,
-            limits: Limits::default(),
-            own_uid: 0,
-            rendered: Mutex::new(None),
-        };
+        let desk = Desk::new(reports, requests, Limits::default());
         let report = Arc::new(example());
         let first = desk.render(Arc::clone(&report));
         assert_eq!(
@@ -320,23 +422,29 @@ mod tests {
     fn a_request_the_daemon_has_no_room_for_is_refused_at_once() {
         let (_, reports) = watch::channel(None);
         let (requests, waiting) = std::sync::mpsc::sync_channel::<ControlRequest>(1);
-        let desk = Desk {
-            reports,
-            requests,
-            limits: Limits::default(),
-            own_uid: 0,
-            rendered: Mutex::new(None),
-        };
+        let desk = Desk::new(reports, requests, Limits::default());
         let peer = Peer {
             pid: Some(7),
             uid: 0,
         };
-        let stop = ControlRequest::Stop(peer);
-        assert_eq!(
-            desk.pass_on("stop", stop, peer),
-            "{\"accepted\":\"stop\"}\n"
-        );
-        assert!(desk.pass_on("stop", stop, peer).starts_with(b"{\"error\""));
-        assert_eq!(waiting.try_recv(), Ok(stop));
+        let stop = || desk.pass_on("stop", ControlRequest::Stop(peer), peer);
+        assert_eq!(stop(), "{\"accepted\":\"stop\"}\n");
+        assert!(stop().starts_with(b"{\"error\""));
+        assert!(matches!(waiting.try_recv(), Ok(ControlRequest::Stop(who)) if who == peer));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_drilldown_makes_no_room_unless_they_are_too_many() {
+        let open = |lasting: &[bool]| -> Vec<Open> {
+            let open = lasting.iter().map(|lasting| Open {
+                process: Some(1),
+                lasting: Arc::new(AtomicBool::new(*lasting)),
+                task: tokio::spawn(async {}).abort_handle(),
+            });
+            open.collect()
+        };
+        assert_eq!(who_makes_room(&open(&[true, true, false, false]), 2), 2);
+        assert_eq!(who_makes_room(&open(&[true, true, true, false]), 2), 2);
+        assert_eq!(who_makes_room(&open(&[true]), 0), 0);
     }
 }

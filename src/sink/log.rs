@@ -108,12 +108,16 @@ impl LogFile {
             .file
             .write(&line)
             .map_err(failed("write to", &self.path))?;
-        self.size += written as u64;
         if written == line.len() {
+            self.size += written as u64;
             self.torn = false;
             return Ok(());
         }
-        self.torn = true;
+        // Half a record is taken back, so that every line stays a record.
+        if self.file.set_len(self.size).is_err() {
+            self.size += written as u64;
+            self.torn = true;
+        }
         Err(LogError::Torn {
             path: self.path.clone(),
             written,

@@ -2,7 +2,7 @@
 //! skipped and counted; a rotation while reading neither loses nor repeats a record.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::log::{LogError, failed, rotated};
 use crate::event::{Event, Record};
-use crate::units::CounterName;
+use crate::units::{CounterName, ThresholdName};
 
 /// A verdict with 1,000 hosts and flows has about 500 KB.
 const LINE_BYTES_MAX: usize = 16 << 20;
@@ -24,17 +24,18 @@ pub struct Filter {
     pub since: Option<Timestamp>,
     /// Those that name this counter.
     pub counter: Option<CounterName>,
+    /// Those that name this threshold.
+    pub threshold: Option<ThresholdName>,
 }
 
 impl Filter {
     /// Whether `record` is wanted.
     pub fn admits(&self, record: &Record) -> bool {
         let late_enough = self.since.is_none_or(|since| record.time >= since);
-        let named = self
-            .counter
-            .as_ref()
-            .is_none_or(|wanted| counter_of(&record.event) == Some(wanted));
-        late_enough && named
+        let (counter, threshold) = (counter_of(&record.event), threshold_of(&record.event));
+        let of_counter = (self.counter.as_ref()).is_none_or(|wanted| counter == Some(wanted));
+        let of_threshold = (self.threshold.as_ref()).is_none_or(|wanted| threshold == Some(wanted));
+        late_enough && of_counter && of_threshold
     }
 }
 
@@ -42,8 +43,8 @@ impl Filter {
 pub fn counter_of(event: &Event) -> Option<&CounterName> {
     match event {
         Event::Raised(raised) => Some(&raised.counter),
-        Event::Flows(top) => Some(&top.counter),
-        Event::Verdict(verdict) => Some(&verdict.counter),
+        Event::Flows(top) => top.counter.as_ref(),
+        Event::Verdict(verdict) => verdict.counter.as_ref(),
         Event::Cleared { counter, .. } => Some(counter),
         Event::Reset { counter, .. } => counter.as_ref(),
         Event::Started { .. }
@@ -51,6 +52,25 @@ pub fn counter_of(event: &Event) -> Option<&CounterName> {
         | Event::Gap { .. }
         | Event::Health { .. }
         | Event::Subnet { .. }
+        | Event::Pace { .. }
+        | Event::Config { .. } => None,
+    }
+}
+
+/// The threshold that an event names.
+pub fn threshold_of(event: &Event) -> Option<&ThresholdName> {
+    match event {
+        Event::Raised(raised) => Some(&raised.threshold),
+        Event::Flows(top) => top.threshold.as_ref(),
+        Event::Verdict(verdict) => verdict.threshold.as_ref(),
+        Event::Cleared { threshold, .. } => Some(threshold),
+        Event::Reset { .. }
+        | Event::Started { .. }
+        | Event::Stopped { .. }
+        | Event::Gap { .. }
+        | Event::Health { .. }
+        | Event::Subnet { .. }
+        | Event::Pace { .. }
         | Event::Config { .. } => None,
     }
 }
@@ -116,10 +136,8 @@ impl LogReader {
                 if self.rewind_if_truncated()? {
                     continue;
                 }
-                let here =
-                    identity(self.current.get_ref()).map_err(failed("look at", &self.path))?;
                 // What was written to the current file before it was rotated is read first: the loop goes round.
-                self.newer = newer_than(&self.path, Some(here))?;
+                self.newer = newer_than(&self.path, Some(self.current.get_ref()))?;
                 if self.newer.is_empty() {
                     return Ok(None);
                 }
@@ -181,15 +199,19 @@ impl LogReader {
     }
 }
 
-fn identity(file: &File) -> Result<Identity, io::Error> {
-    let metadata = file.metadata()?;
-    Ok((metadata.dev(), metadata.ino()))
+fn identity(file: &Metadata) -> Identity {
+    (file.dev(), file.ino())
 }
 
 /// The log's files that are newer than the one given, oldest first; all of them if `None` is given. Where the given
-/// one is gone, only the newest.
-fn newer_than(path: &Path, given: Option<Identity>) -> Result<VecDeque<File>, LogError> {
-    let mut files = VecDeque::new();
+/// one is gone, the log itself and those that were written to after it: rotation may have passed a slow reader by, or
+/// somebody removed that file alone.
+fn newer_than(path: &Path, given: Option<&File>) -> Result<VecDeque<File>, LogError> {
+    let look = |error| failed("look at", path)(error);
+    let given = given.map(File::metadata).transpose().map_err(look)?;
+    let given_identity = given.as_ref().map(identity);
+    let written = |file: &Metadata| (file.mtime(), file.mtime_nsec());
+    let mut files: VecDeque<File> = VecDeque::new();
     let mut seen: Vec<Identity> = Vec::new();
     let highest = if given.is_none() {
         highest_number(path)
@@ -205,12 +227,15 @@ fn newer_than(path: &Path, given: Option<Identity>) -> Result<VecDeque<File>, Lo
         };
         match File::open(&name) {
             Ok(file) => {
-                let this = identity(&file).map_err(failed("look at", &name))?;
-                if given == Some(this) {
+                let metadata = file.metadata().map_err(look)?;
+                let this = identity(&metadata);
+                if given_identity == Some(this) {
                     return Ok(files);
                 }
+                let is_newer =
+                    (given.as_ref()).is_none_or(|given| written(&metadata) > written(given));
                 // A rotation while we look moves a file on by one name.
-                if !seen.contains(&this) {
+                if !seen.contains(&this) && (is_newer || number == 0) {
                     seen.push(this);
                     files.push_front(file);
                 }
@@ -223,10 +248,6 @@ fn newer_than(path: &Path, given: Option<Identity>) -> Result<VecDeque<File>, Lo
             Err(error) => return Err(failed("open", &name)(error)),
         }
         number += 1;
-    }
-    if given.is_some() {
-        let newest = files.pop_back();
-        return Ok(newest.into_iter().collect());
     }
     Ok(files)
 }
@@ -302,6 +323,25 @@ mod tests {
     }
 
     #[test]
+    fn what_rotation_has_left_is_read_by_who_was_passed_by_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        // A file for each record.
+        let mut log = LogFile::open(&path, 1, 3).unwrap();
+        log.append(&reset(1)).unwrap();
+        let mut reader = LogReader::open(&path, Filter::default()).unwrap();
+        assert_eq!(numbers(&mut reader), [1]);
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        File::open(&path).unwrap().set_modified(long_ago).unwrap();
+        (2..10).for_each(|number| log.append(&reset(number)).unwrap());
+        assert_eq!(numbers(&mut reader), [6, 7, 8, 9]);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(numbers(&mut reader), [0; 0], "those before it were read");
+        log.append(&reset(10)).unwrap();
+        assert_eq!(numbers(&mut reader), [10]);
+    }
+
+    #[test]
     fn a_truncated_log_is_followed_from_its_new_beginning() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
@@ -351,8 +391,27 @@ mod tests {
         let filter = Filter {
             since: Some(reset(3).time),
             counter: CounterName::new("even").ok(),
+            threshold: None,
         };
         let mut reader = LogReader::open(&path, filter).unwrap();
         assert_eq!(numbers(&mut reader), [4, 6]);
+    }
+
+    #[test]
+    fn a_filter_admits_by_threshold_what_one_threshold_did() {
+        let admitted = |threshold, counter| {
+            let filter = Filter {
+                threshold: ThresholdName::new(threshold).ok(),
+                counter,
+                ..Filter::default()
+            };
+            let records = include_str!("../../tests/data/log.jsonl").lines();
+            let records = records.map(|line| serde_json::from_str::<Record>(line).unwrap());
+            records.filter(|record| filter.admits(record)).count()
+        };
+        assert_eq!(admitted("uplink_full", None), 4);
+        assert_eq!(admitted("flood", None), 1);
+        assert_eq!(admitted("flood", CounterName::new("wan_out").ok()), 0);
+        assert_eq!(admitted("other", None), 0);
     }
 }

@@ -3,6 +3,8 @@
 
 pub mod ask;
 pub mod control;
+pub mod conversation;
+pub mod drill;
 pub mod log;
 pub mod log_reader;
 pub mod socket;

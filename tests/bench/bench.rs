@@ -1,6 +1,7 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
-//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `probe` and `daemon`.
+//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `probe`, `daemon`,
+//! `conntrack` and `drilling`; the last two take `--flows=N`.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,7 +11,9 @@
     reason = "a benchmark reads clocks, runs its peers, and a panic is its report"
 )]
 
+mod conntrack;
 mod daemon;
+mod drilling;
 mod packet;
 mod probe;
 mod setup;
@@ -33,11 +36,13 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tables: [Table; 4] = [
+    let tables: [Table; 6] = [
         ("tick", tick::run),
         ("packet", packet::run),
         ("probe", probe::run),
         ("daemon", daemon::run),
+        ("conntrack", conntrack::run),
+        ("drilling", drilling::run),
     ];
     for (name, run) in tables {
         if named.is_empty() || named.iter().any(|wanted| wanted == name) {

@@ -100,7 +100,7 @@ fn follow(links: &mut Links, socket: &Path, state: &Path, share: f64) -> (f64, f
     (median(times), spent.max(0.0) / CHANGES as f64)
 }
 
-fn start(namespace: &Namespace, state: &Path, config: &Path, socket: &Path) -> Child {
+pub fn start(namespace: &Namespace, state: &Path, config: &Path, socket: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
     command
         .arg("run")
@@ -144,12 +144,12 @@ fn record(state: &Path, wanted: impl Fn(&Record) -> bool) -> Record {
     }
 }
 
-fn pid(daemon: &Child) -> rustix::process::Pid {
+pub fn pid(daemon: &Child) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(daemon.id() as i32).unwrap()
 }
 
 /// The daemon's report, as soon as it answers.
-fn report(socket: &Path) -> Report {
+pub fn report(socket: &Path) -> Report {
     let began = Instant::now();
     loop {
         match ask(socket, "status") {
@@ -160,6 +160,6 @@ fn report(socket: &Path) -> Report {
     }
 }
 
-fn pause(time: Duration) {
+pub fn pause(time: Duration) {
     Latch::default().wait(time);
 }

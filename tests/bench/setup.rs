@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flowctl::config::{self, Config, Format};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Subnets of /24, each with its two counters; the lab's LAN is among them.
@@ -48,6 +49,27 @@ pub fn children_cpu() -> f64 {
         .collect();
     let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
     (ticks(13) + ticks(14)) / 100.0
+}
+
+/// A netfilter socket of this thread's namespace.
+pub fn connected() -> Socket {
+    let mut socket = Socket::new(NETLINK_NETFILTER).unwrap();
+    socket.bind_auto().unwrap();
+    socket.connect(&SocketAddr::new(0, 0)).unwrap();
+    socket
+}
+
+/// The dump that is asked for, its datagrams taken and thrown away: the floor below which no reading can be. Of each only
+/// the last 20 bytes are looked at, where NLMSG_DONE (type 3) stands when the dump is over.
+pub fn receive_only(socket: &Socket, request: &[u8], buffer: &mut [u8]) {
+    socket.send(request, 0).unwrap();
+    loop {
+        let received = socket.recv(&mut &mut *buffer, 0).unwrap();
+        let last = &buffer[received - 20..received];
+        if (last[0], u16::from_ne_bytes([last[4], last[5]])) == (20, 3) {
+            return;
+        }
+    }
 }
 
 /// A row of a markdown table.

@@ -11,9 +11,10 @@ use flowctl::lab::{Namespace, clock};
 use flowctl::meter::{Carried, Meter, Unread};
 use flowctl::plan;
 use flowctl::units::{TableFamily, Tick};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::setup::{children_cpu, head, median, row, thread_cpu, with_counters};
+use crate::setup::{
+    children_cpu, connected, head, median, receive_only, row, thread_cpu, with_counters,
+};
 
 const SIZES: [usize; 4] = [10, 100, 1_000, 10_000];
 
@@ -52,7 +53,9 @@ fn measure(size: usize, rounds: usize) -> Vec<String> {
     let repeats = (20_000 / size).clamp(1, 200);
     let (mut floor, mut read, mut whole) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        floor.push(each(repeats, || receive_only(&floor_socket, &mut buffer)));
+        floor.push(each(repeats, || {
+            receive_only(&floor_socket, &REQUEST, &mut buffer)
+        }));
         read.push(each(repeats, || read_into(&mut nftables, &mut meter)));
         whole.push(each(repeats, || {
             read_into(&mut nftables, &mut meter);
@@ -104,26 +107,6 @@ fn each(repeats: usize, mut call: impl FnMut()) -> f64 {
     let before = thread_cpu();
     (0..repeats).for_each(|_| call());
     (thread_cpu() - before).as_secs_f64() * 1e6 / repeats as f64
-}
-
-fn connected() -> Socket {
-    let mut socket = Socket::new(NETLINK_NETFILTER).unwrap();
-    socket.bind_auto().unwrap();
-    socket.connect(&SocketAddr::new(0, 0)).unwrap();
-    socket
-}
-
-/// The same dump, its datagrams taken and thrown away; of each only the last 20 bytes are looked at, where
-/// NLMSG_DONE (type 3) stands when the dump is over.
-fn receive_only(socket: &Socket, buffer: &mut [u8]) {
-    socket.send(&REQUEST, 0).unwrap();
-    loop {
-        let received = socket.recv(&mut &mut *buffer, 0).unwrap();
-        let last = &buffer[received - 20..received];
-        if (last[0], u16::from_ne_bytes([last[4], last[5]])) == (20, 3) {
-            return;
-        }
-    }
 }
 
 /// GETOBJ, dump, family inet, table "flowctl", type counter.

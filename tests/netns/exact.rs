@@ -201,7 +201,7 @@ fn every_combination_of_selectors_counts_what_naive_rules_and_generators_say() {
 }
 
 /// Segments that this namespace has sent again.
-fn retransmitted(namespace: &Namespace) -> u64 {
+pub fn retransmitted(namespace: &Namespace) -> u64 {
     let text = namespace
         .run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))
         .unwrap()
@@ -213,11 +213,11 @@ fn retransmitted(namespace: &Namespace) -> u64 {
 }
 
 /// Header bytes of a segment with stamps, and how much longer those of SYN are.
-fn tcp_headers(family: Family) -> u64 {
+pub fn tcp_headers(family: Family) -> u64 {
     if family == Family::V4 { 52 } else { 72 }
 }
 
-const SYN_EXTRA: u64 = 8;
+pub const SYN_EXTRA: u64 = 8;
 
 #[test]
 fn tcp_counts_its_payload_and_one_header_a_segment_both_ways() {

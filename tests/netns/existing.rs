@@ -128,11 +128,12 @@ fn the_status_says_what_nft_lists_and_the_verdict_names_the_culprit() {
     }
     let verdict = await_verdict(&daemon, "lan_fills_uplink");
     assert_no_excess(&verdict);
-    assert_eq!(verdict.hosts[0].address, lab.lan[2].v4);
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[2].v4);
     let up = truth.shares(["culprit", "less"], flowctl::lab::Way::Up, &verdict);
-    let named = verdict.hosts[0].share / (verdict.hosts[0].share + verdict.hosts[1].share);
+    let named = verdict.found.hosts[0].share
+        / (verdict.found.hosts[0].share + verdict.found.hosts[1].share);
     assert_near("the culprit", named, up[0]);
-    assert!(verdict.coverage >= 0.95, "{verdict:#?}");
+    assert!(verdict.coverage.unwrap() >= 0.95, "{verdict:#?}");
 
     let listed = settled(&lab.router, "accounting");
     let report = daemon.settle();
@@ -186,8 +187,11 @@ fn a_drilldown_reads_the_counter_beside_its_dumps() {
         beat(&daemon);
         let report = daemon.status();
         let found = &report.drilldowns[0];
-        assert!(found.counted_bytes > 0);
-        assert!(found.excess_bytes <= found.counted_bytes / 20, "{found:#?}");
+        assert!(found.counted_bytes.unwrap() > 0);
+        assert!(
+            found.found.excess_bytes <= found.counted_bytes.unwrap() / 20,
+            "{found:#?}"
+        );
     }
     upload.stop();
 }

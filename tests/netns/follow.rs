@@ -325,12 +325,17 @@ fn an_alert_and_its_drilldown_go_on_over_a_change_and_name_the_hosts_of_both_pre
         _ => None,
     });
     assert_eq!(verdict.drilldown, id);
-    let hosts: Vec<IpAddr> = verdict.hosts.iter().map(|host| host.address).collect();
+    let hosts: Vec<IpAddr> = verdict
+        .found
+        .hosts
+        .iter()
+        .map(|host| host.address)
+        .collect();
     for number in [0, 1] {
         let host = within(Family::V4, number, 11).addr();
         assert!(hosts.contains(&host), "{host} of {hosts:?}");
     }
-    assert!(verdict.coverage > 0.9, "{verdict:#?}");
+    assert!(verdict.coverage.unwrap() > 0.9, "{verdict:#?}");
 }
 
 #[test]

@@ -63,9 +63,9 @@ fn flows_older_than_the_daemon_are_named_at_once_by_their_routes() {
     drop(film);
     let [larger, smaller] = truth.bytes(["culprit", "other"], Way::Up, &verdict);
     let (first, second) = (host(&verdict, lab.lan[0].v4), host(&verdict, lab.lan[1].v6));
-    assert!(verdict.flows.iter().all(|flow| flow.approximate));
+    assert!(verdict.found.flows.iter().all(|flow| flow.approximate));
     // What they moved before the first dump is unknown and stated; what is known has the proportion of the truth.
-    assert!(verdict.unexplained.before_baseline > 0);
+    assert!(verdict.unexplained.unwrap().before_baseline > 0);
     let known = (first.bytes + second.bytes) as f64;
     let sent = (larger + smaller) as f64;
     assert_near(
@@ -73,8 +73,10 @@ fn flows_older_than_the_daemon_are_named_at_once_by_their_routes() {
         first.bytes as f64 / known,
         larger as f64 / sent,
     );
-    let explained = verdict.unexplained.before_baseline + verdict.unexplained.skew;
-    let total = (verdict.attributed_bytes + explained) as f64 / verdict.counted_bytes as f64;
+    let explained =
+        verdict.unexplained.unwrap().before_baseline + verdict.unexplained.unwrap().skew;
+    let total =
+        (verdict.found.attributed_bytes + explained) as f64 / verdict.counted_bytes.unwrap() as f64;
     assert_near("all that has a name or a cause", total, 1.0);
 }
 
@@ -96,8 +98,12 @@ fn several_thresholds_on_one_counter_give_a_verdict_each() {
     for threshold in ["watched", "higher", "packets"] {
         let verdict = await_verdict(&daemon, threshold);
         let [sent] = truth.bytes(["culprit"], Way::Up, &verdict);
-        assert_eq!(verdict.hosts[0].address, lab.lan[0].v4, "{threshold}");
-        assert_near(threshold, verdict.hosts[0].bytes as f64 / sent as f64, 1.0);
+        assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v4, "{threshold}");
+        assert_near(
+            threshold,
+            verdict.found.hosts[0].bytes as f64 / sent as f64,
+            1.0,
+        );
         assert!(verdict.drilldown.starts_with(threshold));
     }
     assert_eq!(verdicts(&bench).len(), 3);
@@ -157,9 +163,13 @@ fn a_daemon_told_to_stop_gives_its_verdict_first() {
     drop(culprit);
     let [sent] = truth.bytes(["culprit"], Way::Up, verdict);
     assert_eq!(verdict.ended_by.as_deref(), Some("flowctl was stopped"));
-    assert_eq!(verdict.hosts[0].address, lab.lan[0].v4);
-    assert_near("counted", verdict.counted_bytes as f64 / sent as f64, 1.0);
-    assert!(verdict.coverage >= 1.0 - POINTS, "{verdict:#?}");
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v4);
+    assert_near(
+        "counted",
+        verdict.counted_bytes.unwrap() as f64 / sent as f64,
+        1.0,
+    );
+    assert!(verdict.coverage.unwrap() >= 1.0 - POINTS, "{verdict:#?}");
 }
 
 #[test]
@@ -178,7 +188,7 @@ fn a_drilldown_ends_after_max_duration_and_the_alert_goes_on() {
     let report = daemon.status();
     assert_eq!(report.thresholds[0].state, StateWord::Firing);
     assert!(report.drilldowns.is_empty(), "it is over");
-    assert_eq!(verdict.hosts[0].address, lab.lan[0].v4);
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v4);
     culprit.stop();
     let of = daemon.await_record("cleared", |event| match event {
         Event::Cleared { drilldown, .. } => drilldown,
@@ -222,16 +232,21 @@ fn a_flushed_conntrack_loses_little_and_nothing_becomes_negative() {
     small.stop();
     let verdict = await_verdict(&daemon, "watched");
     let [sent, little] = truth.bytes(["culprit", "small"], Way::Up, &verdict);
-    let first = &verdict.hosts[0];
+    let first = &verdict.found.hosts[0];
     assert_eq!(first.address, lab.lan[0].v4);
     // An entry may be made where the one before was and look like it, so flows cannot be counted; their stamps tell.
-    let newest = verdict.flows.iter().filter_map(|flow| flow.started).max();
+    let newest = verdict
+        .found
+        .flows
+        .iter()
+        .filter_map(|flow| flow.started)
+        .max();
     assert!(newest.unwrap() > flushed, "a flush makes new flows");
     assert!(first.bytes <= sent + sent / 50, "nothing is counted twice");
-    let known = (verdict.attributed_bytes + verdict.unexplained_bytes) as f64;
+    let known = (verdict.found.attributed_bytes + verdict.unexplained_bytes.unwrap()) as f64;
     assert_near("counted", known / (sent + little) as f64, 1.0);
     // Three times at most what came between a dump and the flush is lost.
-    assert!(verdict.coverage > 0.5, "{verdict:#?}");
+    assert!(verdict.coverage.unwrap() > 0.5, "{verdict:#?}");
 }
 
 #[test]
@@ -257,7 +272,12 @@ fn flows_without_accounting_are_said_to_be_that() {
     let [sent, uncounted] = truth.bytes(["culprit", "unseen"], Way::Up, &verdict);
     assert_sums(&verdict);
     let all = (sent + uncounted) as f64;
-    assert_near("the culprit", verdict.hosts[0].share, sent as f64 / all);
-    let stated = verdict.unexplained.no_accounting as f64 / verdict.counted_bytes as f64;
+    assert_near(
+        "the culprit",
+        verdict.found.hosts[0].share,
+        sent as f64 / all,
+    );
+    let stated =
+        verdict.unexplained.unwrap().no_accounting as f64 / verdict.counted_bytes.unwrap() as f64;
     assert_near("no_accounting", stated, uncounted as f64 / all);
 }

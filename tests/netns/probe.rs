@@ -468,11 +468,14 @@ fn explained(router: &Namespace) -> Volume {
     };
     let mut flows = router.run(Flows::open).unwrap().unwrap();
     let mut by_tuple = BTreeMap::new();
-    let dumped = flows.dump(|flow| {
-        if home(flow.original.source) {
-            by_tuple.insert(flow.original, flow.original_volume.unwrap());
-        }
-    });
+    let dumped = flows.dump(
+        |flow| {
+            if home(flow.original.source) {
+                by_tuple.insert(flow.original, flow.original_volume.unwrap());
+            }
+        },
+        || {},
+    );
     dumped.unwrap();
     by_tuple.into_values().fold(Volume::default(), Volume::plus)
 }

@@ -209,6 +209,6 @@ fn an_alert_goes_on_over_a_reload_that_does_not_touch_it() {
         _ => None,
     });
     assert_eq!(verdict.drilldown, drilldown);
-    assert_eq!(verdict.hosts[0].address, lab.lan[0].v4);
-    assert!(verdict.coverage > 0.9, "{verdict:#?}");
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v4);
+    assert!(verdict.coverage.unwrap() > 0.9, "{verdict:#?}");
 }

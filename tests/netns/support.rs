@@ -231,6 +231,15 @@ impl<'a> Bench<'a> {
 
     /// All records of the log so far.
     pub fn records(&self) -> Vec<Record> {
+        self.logged()
+    }
+
+    /// The same as they are written.
+    pub fn lines(&self) -> Vec<serde_json::Value> {
+        self.logged()
+    }
+
+    fn logged<T: serde::de::DeserializeOwned>(&self) -> Vec<T> {
         let text =
             std::fs::read_to_string(self.state_dir().join("drilldowns.jsonl")).unwrap_or_default();
         // The last line may be just being written.

@@ -83,10 +83,10 @@ fn one_elephant_among_many_mice_behind_nat() {
     let [large] = truth.bytes(["elephant"], Way::Up, &verdict);
     let [mouse] = truth.bytes(["mouse 4"], Way::Up, &verdict);
     let all = (large + of_mice) as f64;
-    let top = &verdict.hosts[0];
+    let top = &verdict.found.hosts[0];
     assert_eq!(top.address, lab.lan[4].v4);
     assert_near("the host", top.share, (large + 4 * mouse) as f64 / all);
-    let flow = &verdict.flows[0];
+    let flow = &verdict.found.flows[0];
     assert_near("the flow", flow.share, large as f64 / all);
     assert_eq!(
         (flow.source, flow.source_port),
@@ -95,10 +95,17 @@ fn one_elephant_among_many_mice_behind_nat() {
     assert_eq!(flow.destination, elephant.destination.ip());
     assert_eq!(flow.nat_source, Some(lab.wan_address(Family::V4)));
     assert_eq!((flow.nat_destination, flow.approximate), (None, false));
-    assert_eq!((verdict.hosts_total, verdict.flows_total), (6, 25));
-    assert_eq!(verdict.flows.len(), 10, "the others are the remainder");
-    assert!(verdict.coverage >= 0.98, "{verdict:#?}");
-    assert!(verdict.flows_remainder_bytes > 0);
+    assert_eq!(
+        (verdict.found.hosts_total, verdict.found.flows_total),
+        (6, 25)
+    );
+    assert_eq!(
+        verdict.found.flows.len(),
+        10,
+        "the others are the remainder"
+    );
+    assert!(verdict.coverage.unwrap() >= 0.98, "{verdict:#?}");
+    assert!(verdict.found.flows_remainder_bytes > 0);
 }
 
 #[test]
@@ -117,11 +124,16 @@ fn two_hosts_at_sixty_to_forty_are_told_in_that_order() {
     more.stop();
     let verdict = await_verdict(&daemon, "watched");
     assert_no_excess(&verdict);
-    let named: Vec<_> = verdict.hosts.iter().map(|host| host.address).collect();
+    let named: Vec<_> = verdict
+        .found
+        .hosts
+        .iter()
+        .map(|host| host.address)
+        .collect();
     assert_eq!(named, [lab.lan[2].v4, lab.lan[0].v4]);
     let [more, less] = truth.shares(["more", "less"], Way::Up, &verdict);
-    assert_near("the larger", verdict.hosts[0].share, more);
-    assert_near("the smaller", verdict.hosts[1].share, less);
+    assert_near("the larger", verdict.found.hosts[0].share, more);
+    assert_near("the smaller", verdict.found.hosts[1].share, less);
     assert!(
         verdict.text.contains("; 40 % 10.77.1.11 to"),
         "{}",
@@ -158,13 +170,13 @@ fn a_port_forward_abused_from_outside_names_the_inside_host() {
         truth.bytes(["attack"], Way::Up, &verdict),
         truth.bytes(["film"], Way::Down, &verdict),
     );
-    assert_eq!(verdict.hosts[0].address, lab.lan[1].v4);
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[1].v4);
     assert_near(
         "the host",
-        verdict.hosts[0].share,
+        verdict.found.hosts[0].share,
         attacked as f64 / (attacked + film) as f64,
     );
-    let flow = &verdict.flows[0];
+    let flow = &verdict.found.flows[0];
     assert_eq!(
         (flow.source, flow.source_port),
         (attack.source.ip(), Some(attack.source.port()))
@@ -211,23 +223,34 @@ fn a_pair_counter_at_zero_explains_a_single_packet() {
         let source = packet.source;
         let sent = packet.finish().unwrap().up.sent;
         let verdict = daemon.await_record("a verdict for this packet", |event| match event {
-            Event::Verdict(verdict) if verdict.flows[0].source_port == Some(source.port()) => {
+            Event::Verdict(verdict)
+                if verdict.found.flows[0].source_port == Some(source.port()) =>
+            {
                 Some(*verdict)
             }
             _ => None,
         });
         assert_eq!(
-            (verdict.counted_bytes, verdict.counted_packets),
+            (
+                verdict.counted_bytes.unwrap(),
+                verdict.counted_packets.unwrap()
+            ),
             (sent.bytes, 1)
         );
         assert_eq!(
-            (verdict.attributed_bytes, verdict.excess_bytes),
+            (verdict.found.attributed_bytes, verdict.found.excess_bytes),
             (sent.bytes, 0)
         );
-        assert_eq!((verdict.coverage, verdict.hosts[0].share), (1.0, 1.0));
-        assert_eq!((verdict.hosts_total, verdict.flows_total), (1, 1));
-        assert_eq!(verdict.hosts[0].address, lab.iot[0].v4);
-        assert!(verdict.flows[0].started.unwrap() >= verdict.started);
+        assert_eq!(
+            (verdict.coverage.unwrap(), verdict.found.hosts[0].share),
+            (1.0, 1.0)
+        );
+        assert_eq!(
+            (verdict.found.hosts_total, verdict.found.flows_total),
+            (1, 1)
+        );
+        assert_eq!(verdict.found.hosts[0].address, lab.iot[0].v4);
+        assert!(verdict.found.flows[0].started.unwrap() >= verdict.started);
         daemon.await_state(StateWord::Idle);
     }
     crate::truth::assert_log(&bench);
@@ -250,10 +273,13 @@ fn a_flow_older_than_the_account_is_named_and_what_is_unknown_is_said() {
     old.stop();
     let [old_sent, young_sent] = truth.bytes(["old", "young"], Way::Up, &verdict);
     let older = host(&verdict, lab.lan[0].v4);
-    let known = verdict.unexplained.before_baseline + verdict.unexplained.skew;
-    assert_eq!(verdict.hosts[0], *older, "still the first");
-    assert!(verdict.unexplained.before_baseline > 0, "{verdict:#?}");
-    assert!(verdict.flows[0].started.unwrap() < verdict.started);
+    let known = verdict.unexplained.unwrap().before_baseline + verdict.unexplained.unwrap().skew;
+    assert_eq!(verdict.found.hosts[0], *older, "still the first");
+    assert!(
+        verdict.unexplained.unwrap().before_baseline > 0,
+        "{verdict:#?}"
+    );
+    assert!(verdict.found.flows[0].started.unwrap() < verdict.started);
     let all = (old_sent + young_sent) as f64;
     assert_near(
         "the young",
@@ -285,7 +311,7 @@ fn a_packet_rate_threshold_ranks_by_packets() {
     large.stop();
     let verdict = await_verdict(&daemon, "watched");
     assert_no_excess(&verdict);
-    let (first, second) = (&verdict.hosts[0], &verdict.hosts[1]);
+    let (first, second) = (&verdict.found.hosts[0], &verdict.found.hosts[1]);
     assert_eq!(
         (first.address, second.address),
         (lab.lan[0].v4, lab.lan[1].v4)
@@ -324,7 +350,7 @@ fn a_subnet_counter_needs_no_interface() {
         let found = host(&verdict, lab.lan[position].v4);
         assert_near("a host", found.share, share);
     }
-    assert!(!verdict.flows[0].approximate);
+    assert!(!verdict.found.flows[0].approximate);
 }
 
 #[test]
@@ -348,10 +374,10 @@ fn ipv6_without_nat_is_named_the_same() {
     let verdict = await_verdict(&daemon, "watched");
     assert_no_excess(&verdict);
     let [large, small] = truth.shares(["film", "call"], Way::Down, &verdict);
-    assert_eq!(verdict.hosts[0].address, lab.lan[0].v6);
-    assert_near("the film", verdict.hosts[0].share, large);
-    assert_near("the call", verdict.hosts[1].share, small);
-    let flow = &verdict.flows[0];
+    assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v6);
+    assert_near("the film", verdict.found.hosts[0].share, large);
+    assert_near("the call", verdict.found.hosts[1].share, small);
+    let flow = &verdict.found.flows[0];
     assert_eq!(
         (flow.source, flow.protocol.as_str()),
         (lab.lan[0].v6, "tcp")
@@ -380,9 +406,9 @@ fn the_routers_own_traffic_is_put_down_to_the_router() {
     let verdict = await_verdict(&daemon, "watched");
     assert_no_excess(&verdict);
     let [own, other] = truth.shares(["backup", "host"], Way::Up, &verdict);
-    assert_eq!(verdict.hosts[0].address, lab.wan_address(Family::V4));
-    assert_near("the router", verdict.hosts[0].share, own);
-    assert_near("the host", verdict.hosts[1].share, other);
+    assert_eq!(verdict.found.hosts[0].address, lab.wan_address(Family::V4));
+    assert_near("the router", verdict.found.hosts[0].share, own);
+    assert_near("the host", verdict.found.hosts[1].share, other);
 }
 
 #[test]
@@ -424,8 +450,8 @@ fn between_two_inside_hosts_the_sender_is_named_for_what_arrives() {
         shares[0],
     );
     assert_near("across", host(&verdict, lab.lan[2].v4).share, shares[1]);
-    assert_eq!(verdict.hosts_total, 2);
-    let flow = &verdict.flows[0];
+    assert_eq!(verdict.found.hosts_total, 2);
+    let flow = &verdict.found.flows[0];
     assert_eq!(
         (flow.source, flow.destination),
         (lab.lan[0].v4, lab.lan[1].v4)

@@ -1,0 +1,596 @@
+//! The flows that drilldowns have seen, in common to all of them: what each counted at its last sight, so that the
+//! next sight gives its growth. Compact and bounded: 36 bytes a flow, at most `FLOWS_MAX` of them.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use crate::drilldown::flow::{FlowKey, key};
+use crate::drilldown::labels::{LabelBook, Remembered};
+use crate::kernel::conntrack::FlowRecord;
+use crate::units::Volume;
+
+/// Flows kept: 36 MiB and an index of 10 MiB. What is seen beyond that counts when an event tells its end.
+pub const FLOWS_MAX: usize = 1 << 20;
+/// Complete dumps that may miss a flow before it is forgotten: one that runs while the kernel resizes its table
+/// misses flows that live.
+const MISSED_MAX: u8 = 3;
+/// Positions looked at from the expected one on, before the index is asked: dumps come in the same order, but for
+/// flows that ended.
+const LOOK_AHEAD: usize = 4;
+/// Drilldowns for which it is known of each flow whether it has moved anything.
+pub const SLOTS: u8 = 6;
+/// Where the list of free places ends.
+const NOWHERE: u32 = u32::MAX;
+
+/// What a flow has done since it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Never seen before.
+    New {
+        /// Where it is kept; `None` where there is no room.
+        place: Option<Place>,
+    },
+    /// Seen before.
+    Known {
+        /// Where it is kept.
+        place: Place,
+        /// Dumps begun since then; 0 is the one going on.
+        age: u8,
+        /// Of the original direction.
+        original: Volume,
+        /// Of the reply direction.
+        reply: Volume,
+        /// Counts that fell: someone zeroed them, and what they show has moved since then.
+        zeroed: bool,
+    },
+    /// The same dump showed it before, or its end was told already.
+    Repeated,
+}
+
+/// Where a flow is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
+/// Flows seen.
+#[derive(Debug)]
+pub struct SeenFlows {
+    flows_max: usize,
+    flows: Vec<Seen>,
+    positions: HashTable<u32>,
+    free: u32,
+    kept: usize,
+    hasher: RandomState,
+    labels: LabelBook,
+    /// Where the dump going on should find its next flow.
+    expected: usize,
+    dump: u8,
+    /// When the last dumps began, nanoseconds since 1970, the newest first.
+    began: [u64; MISSED_MAX as usize],
+}
+
+/// One flow. The kernel's ids and tuples are not kept, only a keyed hash of them: two flows of a million share one
+/// with a probability of one in 30 million.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    fingerprint: [u32; 2],
+    original_bytes: Bytes48,
+    reply_bytes: Bytes48,
+    original_packets: u32,
+    reply_packets: u32,
+    /// Of the start stamp, to tell two flows with one tuple apart; 0 where it is not known.
+    start: u32,
+    /// The dump that saw it last.
+    dump: u8,
+    marks: Marks,
+    labels: Remembered,
+}
+
+/// Bit n below `SLOTS`: the flow has moved something for the drilldown in slot n. Above: ENDED, FREE.
+#[derive(Debug, Clone, Copy, Default)]
+struct Marks(u8);
+
+impl Marks {
+    /// Its end was told; a dump that began before may still show it.
+    const ENDED: u8 = 1 << SLOTS;
+    /// A place for another one; the fingerprint holds the next.
+    const FREE: u8 = 2 << SLOTS;
+
+    fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
+    }
+
+    fn set(&mut self, mark: u8, on: bool) {
+        self.0 = if on { self.0 | mark } else { self.0 & !mark };
+    }
+}
+
+/// The low 48 bits of a byte count: growth is right while a flow moves less than 128 TiB from sight to sight.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bytes48([u16; 3]);
+
+impl SeenFlows {
+    /// None seen; at most `flows_max` will be kept.
+    pub fn new(flows_max: usize) -> Self {
+        SeenFlows {
+            flows_max: flows_max.min(NOWHERE as usize),
+            flows: Vec::new(),
+            positions: HashTable::new(),
+            free: NOWHERE,
+            kept: 0,
+            hasher: RandomState::new(),
+            labels: LabelBook::default(),
+            expected: 0,
+            dump: 0,
+            began: [0; MISSED_MAX as usize],
+        }
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.kept
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept == 0
+    }
+
+    /// A dump begins at `wall`, nanoseconds since 1970.
+    pub fn begin_dump(&mut self, wall: u64) {
+        self.dump = self.dump.wrapping_add(1);
+        self.expected = 0;
+        self.began.rotate_right(1);
+        self.began[0] = wall;
+    }
+
+    /// When the first dump began that did not show a flow any more; `None` where the last one showed it.
+    pub fn missed_since(&self, key: &FlowKey) -> Option<u64> {
+        let age = match self.find(self.fingerprint(*key)) {
+            Some(position) => usize::from(self.dump.wrapping_sub(self.flows[position].dump)),
+            None => self.began.len(),
+        };
+        self.began
+            .get(age.min(self.began.len()).checked_sub(1)?)
+            .copied()
+    }
+
+    /// The dump going on showed every flow: those that it and others before did not show have ended.
+    pub fn end_dump(&mut self) {
+        for position in 0..self.flows.len() {
+            let seen = &self.flows[position];
+            let age = self.dump.wrapping_sub(seen.dump);
+            let ended = seen.marks.has(Marks::ENDED);
+            let kept_for = if ended { 1 } else { MISSED_MAX };
+            if !seen.marks.has(Marks::FREE) && age >= kept_for {
+                self.forget(position);
+            }
+        }
+    }
+
+    /// Takes a flow as a dump shows it.
+    pub fn see(&mut self, record: &FlowRecord) -> Sight {
+        let fingerprint = self.fingerprint(key(record));
+        let Some(position) = self.find_in_order(fingerprint) else {
+            return Sight::New {
+                place: self.insert(fingerprint, record),
+            };
+        };
+        let dump = self.dump;
+        let seen = &mut self.flows[position];
+        if seen.marks.has(Marks::ENDED) && !seen.is_another(record) {
+            return Sight::Repeated;
+        }
+        seen.grow(record, dump, Place(position as u32))
+    }
+
+    /// Takes the last counts of a flow that ended.
+    pub fn see_end(&mut self, record: &FlowRecord) -> Sight {
+        let fingerprint = self.fingerprint(key(record));
+        let Some(position) = self.find(fingerprint) else {
+            let place = self.insert(fingerprint, record);
+            if let Some(Place(position)) = place {
+                self.flows[position as usize].marks.set(Marks::ENDED, true);
+            }
+            return Sight::New { place };
+        };
+        let dump = self.dump;
+        let seen = &mut self.flows[position];
+        if seen.marks.has(Marks::ENDED) && !seen.is_another(record) {
+            return Sight::Repeated;
+        }
+        let sight = seen.grow(record, dump, Place(position as u32));
+        seen.marks.set(Marks::ENDED, true);
+        sight
+    }
+
+    /// Takes a flow's birth: it has no counts yet. What it has moved is known from then on.
+    pub fn see_birth(&mut self, record: &FlowRecord) -> Option<Place> {
+        let fingerprint = self.fingerprint(key(record));
+        let empty = FlowRecord {
+            original_volume: None,
+            reply_volume: None,
+            start: None,
+            ..*record
+        };
+        match self.find(fingerprint) {
+            Some(position) if self.flows[position].marks.has(Marks::ENDED) => {
+                let fresh = Seen::new(fingerprint, &empty, self.dump);
+                self.flows[position] = fresh;
+                Some(Place(position as u32))
+            }
+            Some(position) => Some(Place(position as u32)),
+            None => self.insert(fingerprint, &empty),
+        }
+    }
+
+    /// The labels that it was last seen with.
+    pub fn labels(&self, place: Place) -> Option<(u128, bool)> {
+        self.labels.recall(self.flows[place.0 as usize].labels)
+    }
+
+    /// Keeps a flow's labels, for its end is told without; `by_route` where they are what routes say.
+    pub fn remember_labels(&mut self, place: Place, labels: u128, by_route: bool) {
+        let remembered = self.labels.remember(labels, by_route);
+        self.flows[place.0 as usize].labels = remembered;
+    }
+
+    /// Forgets all labels: interfaces have others.
+    pub fn forget_labels(&mut self) {
+        self.labels = LabelBook::default();
+        for seen in &mut self.flows {
+            seen.labels = Remembered::NOTHING;
+        }
+    }
+
+    /// Notes that a flow moved something for the drilldown in `slot`, below `SLOTS`; true the first time.
+    pub fn first_move(&mut self, place: Place, slot: u8) -> bool {
+        let marks = &mut self.flows[place.0 as usize].marks;
+        let first = !marks.has(1 << slot);
+        marks.set(1 << slot, true);
+        first
+    }
+
+    /// The drilldown in `slot` is another one from now on.
+    pub fn clear_slot(&mut self, slot: u8) {
+        for seen in &mut self.flows {
+            seen.marks.set(1 << slot, false);
+        }
+    }
+
+    fn insert(&mut self, fingerprint: [u32; 2], record: &FlowRecord) -> Option<Place> {
+        let fresh = Seen::new(fingerprint, record, self.dump);
+        let position = if self.free != NOWHERE {
+            let position = self.free;
+            self.free = self.flows[position as usize].fingerprint[0];
+            self.flows[position as usize] = fresh;
+            position
+        } else if self.flows.len() < self.flows_max {
+            self.flows.push(fresh);
+            (self.flows.len() - 1) as u32
+        } else {
+            return None;
+        };
+        let flows = &self.flows;
+        self.positions
+            .insert_unique(hash(fingerprint), position, |at| {
+                hash(flows[*at as usize].fingerprint)
+            });
+        self.kept += 1;
+        Some(Place(position))
+    }
+
+    fn forget(&mut self, position: usize) {
+        let fingerprint = self.flows[position].fingerprint;
+        let entry = self
+            .positions
+            .find_entry(hash(fingerprint), |at| *at as usize == position);
+        if let Ok(entry) = entry {
+            entry.remove();
+        }
+        let seen = &mut self.flows[position];
+        seen.marks = Marks(Marks::FREE);
+        seen.fingerprint[0] = self.free;
+        self.free = position as u32;
+        self.kept -= 1;
+    }
+
+    /// As dumps show flows in the same order again, the next one is mostly the next here: memory is read forwards.
+    fn find_in_order(&mut self, fingerprint: [u32; 2]) -> Option<usize> {
+        let window = self.flows.iter().enumerate().skip(self.expected);
+        let found = window
+            .take(LOOK_AHEAD)
+            .find(|(_, seen)| seen.fingerprint == fingerprint && !seen.marks.has(Marks::FREE));
+        let position = match found {
+            Some((position, _)) => position,
+            None => self.find(fingerprint)?,
+        };
+        self.expected = position + 1;
+        Some(position)
+    }
+
+    fn find(&self, fingerprint: [u32; 2]) -> Option<usize> {
+        let found = self.positions.find(hash(fingerprint), |at| {
+            self.flows[*at as usize].fingerprint == fingerprint
+        })?;
+        Some(*found as usize)
+    }
+
+    fn fingerprint(&self, key: FlowKey) -> [u32; 2] {
+        let hash = self.hasher.hash_one(key);
+        [hash as u32, (hash >> 32) as u32]
+    }
+}
+
+impl Seen {
+    fn new(fingerprint: [u32; 2], record: &FlowRecord, dump: u8) -> Self {
+        let mut seen = Seen {
+            fingerprint,
+            original_bytes: Bytes48::default(),
+            reply_bytes: Bytes48::default(),
+            original_packets: 0,
+            reply_packets: 0,
+            start: start_of(record),
+            dump,
+            marks: Marks::default(),
+            labels: Remembered::NOTHING,
+        };
+        seen.rebase(record);
+        seen
+    }
+
+    /// Another flow has got the same tuple and the same id.
+    fn is_another(&self, record: &FlowRecord) -> bool {
+        let start = start_of(record);
+        self.start != 0 && start != 0 && self.start != start
+    }
+
+    fn grow(&mut self, record: &FlowRecord, dump: u8, place: Place) -> Sight {
+        let age = dump.wrapping_sub(self.dump);
+        if self.is_another(record) {
+            *self = Seen::new(self.fingerprint, record, dump);
+            return Sight::Known {
+                place,
+                age,
+                original: record.original_volume.unwrap_or_default(),
+                reply: record.reply_volume.unwrap_or_default(),
+                zeroed: false,
+            };
+        }
+        let (original, original_fell) = growth(
+            (self.original_bytes, self.original_packets),
+            record.original_volume,
+        );
+        let (reply, reply_fell) =
+            growth((self.reply_bytes, self.reply_packets), record.reply_volume);
+        self.rebase(record);
+        self.start = if self.start == 0 {
+            start_of(record)
+        } else {
+            self.start
+        };
+        self.dump = dump;
+        Sight::Known {
+            place,
+            age,
+            original,
+            reply,
+            zeroed: original_fell || reply_fell,
+        }
+    }
+
+    fn rebase(&mut self, record: &FlowRecord) {
+        if let Some(now) = record.original_volume {
+            self.original_bytes = Bytes48::new(now.bytes);
+            self.original_packets = now.packets as u32;
+        }
+        if let Some(now) = record.reply_volume {
+            self.reply_bytes = Bytes48::new(now.bytes);
+            self.reply_packets = now.packets as u32;
+        }
+    }
+}
+
+impl Bytes48 {
+    fn new(bytes: u64) -> Self {
+        Bytes48([bytes as u16, (bytes >> 16) as u16, (bytes >> 32) as u16])
+    }
+
+    fn get(self) -> u64 {
+        let [low, middle, high] = self.0.map(u64::from);
+        low | middle << 16 | high << 32
+    }
+}
+
+/// What was added to the last counts, and whether they fell: what is shown then has moved since they were zeroed.
+fn growth(last: (Bytes48, u32), now: Option<Volume>) -> (Volume, bool) {
+    const MASK: u64 = (1 << 48) - 1;
+    let Some(now) = now else {
+        return (Volume::default(), false);
+    };
+    let bytes = now.bytes.wrapping_sub(last.0.get()) & MASK;
+    if bytes > MASK / 2 {
+        return (now, true);
+    }
+    let packets = (now.packets as u32).wrapping_sub(last.1);
+    if packets > u32::MAX / 2 {
+        return (now, true);
+    }
+    let packets = packets.into();
+    (Volume { bytes, packets }, false)
+}
+
+/// Steps of 4 us: what begins later than that with the same tuple is told apart for five hours. 0 is "not known".
+fn start_of(record: &FlowRecord) -> u32 {
+    record.start.map_or(0, |start| (start >> 12) as u32 | 1)
+}
+
+/// The fingerprint is a keyed hash already.
+fn hash(fingerprint: [u32; 2]) -> u64 {
+    u64::from(fingerprint[0]) | u64::from(fingerprint[1]) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drilldown::tally::tests::record;
+
+    fn flow(port: u16, start: Option<u64>, bytes: u64) -> FlowRecord {
+        FlowRecord {
+            start,
+            original_volume: Some(Volume { bytes, packets: 1 }),
+            reply_volume: None,
+            ..record("10.0.0.1", port)
+        }
+    }
+
+    const START: Option<u64> = Some(1_795_410_000_000_000_000);
+    const LATER: Option<u64> = Some(1_795_410_000_500_000_000);
+
+    fn dump(seen: &mut SeenFlows, records: &[FlowRecord]) -> Vec<Sight> {
+        seen.begin_dump(0);
+        let sights = records.iter().map(|record| seen.see(record)).collect();
+        seen.end_dump();
+        sights
+    }
+
+    /// What the original direction grew by, and what else the sight says.
+    fn grown(sight: Sight) -> Option<(u64, u8, bool)> {
+        match sight {
+            Sight::Known {
+                original,
+                age,
+                zeroed,
+                ..
+            } => Some((original.bytes, age, zeroed)),
+            Sight::New { .. } | Sight::Repeated => None,
+        }
+    }
+
+    #[test]
+    fn a_flow_is_small() {
+        assert_eq!(size_of::<Seen>(), 36);
+    }
+
+    #[test]
+    fn the_next_sight_tells_the_growth_in_whatever_order_flows_come() {
+        let mut seen = SeenFlows::new(100);
+        let at = |bytes| move |port| flow(port, START, bytes);
+        let first: Vec<_> = (0..50).map(at(100)).collect();
+        assert!(
+            dump(&mut seen, &first)
+                .iter()
+                .all(|sight| grown(*sight).is_none())
+        );
+        let mut second: Vec<_> = (0..50).map(at(170)).collect();
+        second.rotate_left(20);
+        second.swap(3, 40);
+        for sight in dump(&mut seen, &second) {
+            assert_eq!(grown(sight), Some((70, 1, false)));
+        }
+        assert_eq!(seen.len(), 50);
+    }
+
+    #[test]
+    fn a_repeated_delivery_adds_only_what_moved_in_between() {
+        let mut seen = SeenFlows::new(10);
+        let sights = dump(&mut seen, &[flow(1, START, 10), flow(1, START, 12)]);
+        assert_eq!(grown(sights[1]), Some((2, 0, false)));
+    }
+
+    #[test]
+    fn what_a_dump_still_shows_of_a_flow_that_ended_adds_nothing() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, START, 10)]);
+        seen.begin_dump(0);
+        assert_eq!(
+            grown(seen.see_end(&flow(1, START, 90))),
+            Some((80, 1, false))
+        );
+        assert_eq!(seen.see(&flow(1, START, 50)), Sight::Repeated);
+        assert_eq!(seen.see_end(&flow(1, START, 90)), Sight::Repeated);
+        seen.end_dump();
+        assert_eq!(seen.len(), 1);
+        dump(&mut seen, &[]);
+        assert!(seen.is_empty());
+    }
+
+    #[test]
+    fn a_flow_that_began_anew_with_the_same_tuple_counts_from_nothing() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, START, 1_000)]);
+        assert_eq!(
+            grown(dump(&mut seen, &[flow(1, LATER, 1_200)])[0]),
+            Some((1_200, 1, false))
+        );
+        seen.see_end(&flow(1, LATER, 1_200));
+        let third = Some(START.unwrap() + 2_000_000_000);
+        assert_eq!(grown(seen.see(&flow(1, third, 7))), Some((7, 0, false)));
+    }
+
+    #[test]
+    fn a_count_that_fell_was_zeroed_and_what_it_shows_has_moved_since() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, START, 1_000)]);
+        assert_eq!(
+            grown(dump(&mut seen, &[flow(1, START, 30)])[0]),
+            Some((30, 1, true))
+        );
+        assert_eq!(
+            grown(dump(&mut seen, &[flow(1, START, 40)])[0]),
+            Some((10, 1, false))
+        );
+    }
+
+    #[test]
+    fn a_birth_keeps_labels_for_the_end_and_growth_begins_at_nothing() {
+        let mut seen = SeenFlows::new(10);
+        seen.begin_dump(0);
+        let place = seen.see_birth(&flow(1, None, 0)).unwrap();
+        seen.remember_labels(place, 5 << 64, false);
+        let sight = seen.see_end(&flow(1, START, 77));
+        assert_eq!(
+            (grown(sight), seen.labels(place)),
+            (Some((77, 0, false)), Some((5 << 64, false)))
+        );
+    }
+
+    #[test]
+    fn one_dump_that_misses_a_flow_does_not_end_it() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, START, 10)]);
+        for _ in 0..2 {
+            dump(&mut seen, &[]);
+        }
+        assert_eq!(
+            grown(dump(&mut seen, &[flow(1, START, 15)])[0]),
+            Some((5, 3, false))
+        );
+        for _ in 0..3 {
+            dump(&mut seen, &[]);
+        }
+        assert!(seen.is_empty());
+    }
+
+    #[test]
+    fn there_is_room_again_when_flows_have_ended() {
+        let mut seen = SeenFlows::new(2);
+        let all = [1, 2, 3].map(|port| flow(port, START, 1));
+        let sights = dump(&mut seen, &all);
+        assert_eq!(sights[2], Sight::New { place: None });
+        seen.see_end(&all[0]);
+        dump(&mut seen, &all[1..2]);
+        assert!(matches!(seen.see(&all[2]), Sight::New { place: Some(_) }));
+        assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn bytes_beyond_what_is_kept_still_grow_rightly() {
+        let mut seen = SeenFlows::new(2);
+        dump(&mut seen, &[flow(1, START, (1 << 48) - 10)]);
+        assert_eq!(
+            grown(dump(&mut seen, &[flow(1, START, (1 << 48) + 20)])[0]),
+            Some((30, 1, false))
+        );
+    }
+}
