@@ -51,9 +51,17 @@ impl Missed {
         // Stable: sources of the same volume stay in the order of their addresses.
         sources.sort_by_key(|(_, volume)| std::cmp::Reverse((volume.bytes, volume.packets)));
         sources.truncate(SOURCES_NAMED);
+        let unconfirmed = counts.unconfirmed.since(counts.passed);
+        // What passes while the sums are read is missing from them, and from no source.
+        let mut rest = counts.untracked.plus(unconfirmed);
+        for (_, volume) in &mut sources {
+            volume.bytes = volume.bytes.min(rest.bytes);
+            volume.packets = volume.packets.min(rest.packets);
+            rest = rest.since(*volume);
+        }
         Missed {
             untracked: counts.untracked,
-            unconfirmed: counts.unconfirmed.since(counts.passed),
+            unconfirmed,
             icmp_error: counts.icmp_error,
             sources,
         }
@@ -104,9 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn sources_are_no_more_than_the_sums() {
+        let by_source = [(address(1), volume(5)), (address(2), volume(4))];
+        let missed = Missed::of(Counts {
+            unconfirmed: volume(9),
+            passed: volume(2),
+            by_source: by_source.into(),
+            ..Counts::default()
+        });
+        let named = [(address(1), volume(5)), (address(2), volume(2))];
+        assert_eq!(missed.sources, named);
+    }
+
+    #[test]
     fn the_largest_sources_are_named() {
         let by_source = (0..40).map(|last| (address(last), volume(u64::from(last) / 2)));
         let missed = Missed::of(Counts {
+            unconfirmed: volume(1_000),
             by_source: by_source.collect(),
             ..Counts::default()
         });

@@ -460,3 +460,55 @@ fn left(names: Names) -> Vec<Vec<Term>> {
     rules.push(untracked(names));
     rules
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, parse};
+
+    const CONFIG: &str = r#"
+[interfaces.wan]
+device = "wan0"
+[subnets]
+home = ["10.0.0.0/24"]
+guests = { device = "br-guests" }
+"#;
+
+    fn rules(selectors: &[Selectors]) -> Rules {
+        let config = parse(CONFIG, Format::Toml).unwrap();
+        let watches = selectors.iter().map(|given| Watch::new(&config, given));
+        Rules::of(&(1..).zip(watches).collect())
+    }
+
+    fn of(counter: &str) -> Selectors {
+        let config = parse(CONFIG, Format::Toml).unwrap();
+        let mut counters = config.counters.into_iter();
+        let counter = counters.find(|known| known.name.as_str() == counter);
+        counter.unwrap().selectors
+    }
+
+    fn base_chains(rules: &Rules) -> Vec<&str> {
+        let base = rules.chains.iter().filter(|chain| chain.base.is_some());
+        base.map(|chain| chain.name.as_str()).collect()
+    }
+
+    #[test]
+    fn packets_pass_no_hook_that_nothing_is_watched_at() {
+        assert_eq!(rules(&[]), Rules::default());
+        let arriving = rules(&[of("wan_in")]);
+        assert_eq!(base_chains(&arriving), ["ingress", "input", "forward"]);
+        let leaving = rules(&[of("wan_out")]);
+        assert_eq!(base_chains(&leaving), ["leaving", "output"]);
+    }
+
+    #[test]
+    fn no_selectors_and_no_prefixes_are_nothing_rather_than_anything() {
+        for nothing in [Selectors::default(), of("guests_from"), of("guests_to")] {
+            assert_eq!(base_chains(&rules(&[nothing])), Vec::<&str>::new());
+        }
+        let home = rules(&[of("home_from")]);
+        let scopes = home.sets.iter().filter(|set| set.name.starts_with("scope"));
+        let names: Vec<&str> = scopes.map(|set| set.name.as_str()).collect();
+        assert_eq!(names, ["scope4_1"], "of the only family it has");
+    }
+}

@@ -1,6 +1,6 @@
 //! What flowctl costs, each figure beside its floor or its peer of the same run: `cargo bench`. Prints the tables
 //! of docs/performance.md. Needs root; everything happens in network namespaces that vanish. With `--quick` it is
-//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `daemon`,
+//! shorter and noisier; `cargo bench -- daemon` makes one of the tables `tick`, `packet`, `probe`, `daemon`,
 //! `conntrack` and `drilling`; the last two take `--flows=N`.
 
 #![expect(
@@ -15,6 +15,7 @@ mod conntrack;
 mod daemon;
 mod drilling;
 mod packet;
+mod probe;
 mod setup;
 mod tick;
 
@@ -35,9 +36,10 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let tables: [Table; 5] = [
+    let tables: [Table; 6] = [
         ("tick", tick::run),
         ("packet", packet::run),
+        ("probe", probe::run),
         ("daemon", daemon::run),
         ("conntrack", conntrack::run),
         ("drilling", drilling::run),

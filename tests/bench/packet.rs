@@ -159,7 +159,7 @@ fn linear(config: &Config) -> String {
     text + "}\n"
 }
 
-fn nft(lab: &Lab, text: &str) {
+pub fn nft(lab: &Lab, text: &str) {
     let loaded = lab.router.run(|| {
         let mut child = Command::new("nft")
             .args(["-f", "-"])

@@ -355,7 +355,7 @@ fn a_tunnel_counts_inside_and_its_carrier_outside_and_no_packet_is_both() {
 }
 
 /// Tells two hosts of the LAN each other's hardware address, so that nobody has to ask for it aloud.
-fn acquaint(lab: &Lab) {
+pub fn acquaint(lab: &Lab) {
     for (host, other, number) in [(0, 1, 12), (1, 0, 11)] {
         let mut links = Links::open(&lab.lan[host].namespace).unwrap();
         for address in [lab.lan[other].v4, lab.lan[other].v6] {

@@ -19,7 +19,7 @@ use flowctl::units::{BitRate, Volume};
 
 use crate::exact::{BOTH, datagrams, masqueraded, of_both, send, udp, volume};
 use crate::naive;
-use crate::paths::{joined, shout};
+use crate::paths::{acquaint, joined, shout};
 use crate::support::{lab, nft_in, pause};
 
 const CONFIG: &str = r#"
@@ -396,6 +396,28 @@ fn what_the_router_tells_itself_is_none_of_a_hosts() {
     throw(&lab.lan[0].namespace, lab.lan[0].v4, nobody, 10);
     let told = icmp_error(errors(Family::V4, 10));
     scene.assert_missed(&[("lan_out", told.clone()), ("home_to", told)]);
+}
+
+#[test]
+fn bridged_frames_that_pass_the_hooks_are_not_dropped() {
+    // Not every kernel has br_netfilter.
+    if !std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
+        return;
+    }
+    let options = LabOptions {
+        bridge_nf: true,
+        merge: false,
+        ..LabOptions::default()
+    };
+    let Some(lab) = lab(options) else { return };
+    acquaint(&lab);
+    let mut scene = Scene::new(&lab.router);
+    for family in BOTH {
+        let (client, server) = (lab.lan[0].end(family, 0), lab.lan[1].end(family, 0));
+        flows_of_one(client, server, 30);
+    }
+    assert_eq!(scene.counted("lan_in"), of_both(30));
+    scene.assert_missed(&[]);
 }
 
 #[test]
