@@ -307,7 +307,13 @@ fn views_of(found: &Findings) -> [View; 5] {
             found.flows_remainder_bytes,
             found.flows_total,
         ),
-        view("dropped", "sender", ends(&worth_naming(&found.dropped)), 0, 0),
+        view(
+            "dropped",
+            "sender",
+            ends(&worth_naming(&found.dropped)),
+            0,
+            0,
+        ),
     ]
 }
 

@@ -45,6 +45,7 @@ mod scenes_age;
 mod scenes_crowds;
 mod scenes_dropped;
 mod scenes_hostile;
+mod scenes_names;
 mod scenes_nat;
 mod scenes_places;
 mod scenes_protocols;
