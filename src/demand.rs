@@ -48,6 +48,8 @@ pub enum About {
 pub struct Moment {
     /// When; the last reading where the counter cannot be read now.
     pub tick: Tick,
+    /// The clock, whatever the last reading was.
+    pub now: Uptime,
     /// The kernel's value of its counter then; `None` for a host, or where it is the last reading's.
     pub kernel: Option<Volume>,
 }
@@ -200,7 +202,11 @@ impl Demands {
             .iter_mut()
             .filter(|demand| demand.ended.is_none())
         {
-            let moment = Moment { tick, kernel: None };
+            let moment = Moment {
+                tick,
+                now: tick.at,
+                kernel: None,
+            };
             demand.note_peak(tick, meter);
             outcome.asks.extend(demand.counted(meter, &moment));
         }
@@ -251,7 +257,11 @@ impl Demands {
 
     /// The same for all of them.
     pub fn end_all(&mut self, tick: Tick, meter: &Meter, by: &str, outcome: &mut Outcome) {
-        let moment = Moment { tick, kernel: None };
+        let moment = Moment {
+            tick,
+            now: tick.at,
+            kernel: None,
+        };
         let ends = self.going.iter_mut();
         let ends = ends.filter_map(|demand| demand.end(moment, meter, Some(by)));
         outcome.asks.extend(ends);
@@ -289,6 +299,7 @@ impl Demands {
                 (None, _) | (_, None) => {
                     let moment = Moment {
                         tick: now,
+                        now: now.at,
                         kernel: None,
                     };
                     let by = Some("the configuration was reloaded");
@@ -386,7 +397,7 @@ impl Demand {
         if self.ended.is_some() {
             return None;
         }
-        self.ended = Some(moment.tick.at);
+        self.ended = Some(moment.now);
         let lasted = moment.tick.at.since(self.started.at).as_secs_f64();
         let counted = self.tally.as_ref().map(|tally| {
             let metered = meter.counters().get(tally.position);

@@ -52,6 +52,7 @@ impl Story {
     fn moment(&self, bytes: u64) -> Moment {
         Moment {
             tick: after(self.second, 500),
+            now: after(self.second, 500).at,
             kernel: Some(packets(self.kernel + bytes)),
         }
     }
@@ -217,6 +218,7 @@ fn a_counter_that_cannot_be_read_now_goes_by_its_last_reading() {
     story.second(BELOW);
     let last = Moment {
         tick: tick(1),
+        now: tick(1).at,
         kernel: None,
     };
     let (begun, _) = story.ask(counter("wan_out"), None, last);
@@ -226,6 +228,7 @@ fn a_counter_that_cannot_be_read_now_goes_by_its_last_reading() {
     assert_eq!(counted(&story.second(ABOVE), &begun.id), [2 * ABOVE]);
     let last = Moment {
         tick: tick(3),
+        now: tick(3).at,
         kernel: None,
     };
     let ending = ended(&story.end(&begun.id, last));
@@ -329,6 +332,7 @@ fn of_a_host_nothing_is_counted() {
     let mut story = Story::of(QUIET);
     let moment = Moment {
         tick: after(0, 500),
+        now: after(0, 500).at,
         kernel: None,
     };
     let (begun, outcome) = story.ask(About::Host(host()), Some(5), moment);

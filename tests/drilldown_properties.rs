@@ -168,7 +168,7 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
         scope,
         start,
     ));
-    let mut nowhere = |_: IpAddr, _: IpAddr| Path::default();
+    let mut nowhere = |_: IpAddr, _: IpAddr| Some(Path::default());
     let volume = |bytes: u64| Volume {
         bytes,
         packets: bytes / 100,
@@ -258,7 +258,7 @@ proptest! {
     fn a_balance_of_any_numbers_sums_up(
         counted: u64, flows: u64, before: u64, after: u64, born: u64, last: u64,
         untracked: u64, unconfirmed: u64, icmp_error: u64,
-        older: bool, no_accounting: bool, zeroed: bool, lossy: bool, unheard: bool, dumped: bool,
+        older: bool, offloaded: bool, no_accounting: bool, zeroed: bool, lossy: bool, unheard: bool, dumped: bool,
     ) {
         let account = Account {
             counted,
@@ -275,6 +275,7 @@ proptest! {
                 unconfirmed,
                 icmp_error,
             },
+            offloaded,
             no_accounting,
             zeroed,
             lossy,

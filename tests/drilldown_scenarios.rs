@@ -185,7 +185,7 @@ fn run(scenario: &Scenario) -> Verdict {
     let mut set = DrilldownSet::default();
     let id = "watched-1";
     set.begin(Drilldown::new(id.to_owned(), Some(threshold), scope, start));
-    let mut nowhere = |_: IpAddr, _: IpAddr| flowctl::kernel::routes::Path::default();
+    let mut nowhere = |_: IpAddr, _: IpAddr| Some(flowctl::kernel::routes::Path::default());
     for dump in &scenario.dumps {
         set.begin_dump(wall(dump.at));
         for (name, counts) in &dump.shows {

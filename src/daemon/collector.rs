@@ -1,5 +1,6 @@
 //! The loop's end of the queue to the thread that follows flows: what is asked is handed over without waiting.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -17,8 +18,8 @@ const QUEUE: usize = 1024;
 pub struct Collector {
     tasks: SyncSender<Task>,
     thread: JoinHandle<()>,
-    /// A configuration for which there was no room.
-    pending: Option<Arc<Config>>,
+    /// What there was no room for, the oldest first: a drilldown's beginning and end, and the newest configuration.
+    backlog: VecDeque<Task>,
 }
 
 /// What the thread is told.
@@ -40,29 +41,43 @@ impl Collector {
         Ok(Collector {
             tasks,
             thread,
-            pending: None,
+            backlog: VecDeque::new(),
         })
     }
 
-    /// Hands over what the engine asks; false when the thread does not keep up.
+    /// Hands over what the engine asks, now or as soon as there is room; false when the thread does not keep up. What a
+    /// counter has counted is told again at the next reading, so only that may be left out.
     pub fn take(&mut self, ask: Ask) -> bool {
         self.catch_up();
-        self.tasks.try_send(Task::Ask(ask)).is_ok()
+        let may_be_left_out = matches!(ask, Ask::Counted { .. });
+        if !self.backlog.is_empty() && may_be_left_out {
+            return false;
+        }
+        self.backlog.push_back(Task::Ask(ask));
+        self.catch_up();
+        let kept_up = self.backlog.is_empty();
+        if may_be_left_out {
+            // It stood alone.
+            self.backlog.clear();
+        }
+        kept_up
     }
 
     /// From now on all drilldowns go by this configuration, and by the addresses of this moment.
     pub fn reconfigure(&mut self, config: Arc<Config>) {
-        self.pending = Some(config);
+        self.backlog
+            .retain(|task| !matches!(task, Task::Reconfigure(_)));
+        self.backlog.push_back(Task::Reconfigure(config));
         self.catch_up();
     }
 
     /// Hands over what there was no room for before.
     pub fn catch_up(&mut self) {
-        if let Some(config) = self.pending.take()
-            && let Err(TrySendError::Full(Task::Reconfigure(config))) =
-                self.tasks.try_send(Task::Reconfigure(config))
-        {
-            self.pending = Some(config);
+        while let Some(task) = self.backlog.pop_front() {
+            if let Err(TrySendError::Full(task)) = self.tasks.try_send(task) {
+                self.backlog.push_front(task);
+                return;
+            }
         }
     }
 

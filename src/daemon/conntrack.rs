@@ -192,15 +192,12 @@ fn printable(name: &str) -> String {
         .collect()
 }
 
-/// Where routes cannot be asked, nobody knows the way.
 fn path(
     routes: &mut Routes,
     failed: &mut Option<KernelError>,
     opener: IpAddr,
     peer: IpAddr,
-) -> Path {
-    routes.path(opener, peer).unwrap_or_else(|error| {
-        *failed = Some(error);
-        Path::default()
-    })
+) -> Option<Path> {
+    let path = routes.path(opener, peer);
+    path.map_err(|error| *failed = Some(error)).ok()
 }

@@ -100,11 +100,19 @@ impl Daemon {
                 Some(kernel) => Some(kernel),
                 None => {
                     let tick = self.last_reading.tick;
-                    return Moment { tick, kernel: None };
+                    return Moment {
+                        tick,
+                        now: now.at,
+                        kernel: None,
+                    };
                 }
             },
         };
-        Moment { tick: now, kernel }
+        Moment {
+            tick: now,
+            now: now.at,
+            kernel,
+        }
     }
 
     fn read_counter(&mut self, name: &CounterName) -> Option<Volume> {

@@ -71,8 +71,12 @@ impl Doors {
         config: &Config,
         outbox: &Outbox,
     ) {
+        if !config.wants_conntrack() {
+            self.probe = None;
+            return;
+        }
         let mut followed = followed.peekable();
-        if followed.peek().is_none() || !config.wants_conntrack() {
+        if followed.peek().is_none() {
             return;
         }
         if self.probe.is_none() {

@@ -21,10 +21,19 @@ use crate::drilldown::shares::KnownHosts;
 use crate::drilldown::{AccountStart, Bracket, Drilldown};
 use crate::event::Event;
 use crate::kernel::error::KernelError;
+use crate::kernel::nftables::Nftables;
 use crate::kernel::{addresses, facts};
 
 /// Events are read so often: what waits meanwhile fits ten times into their buffer at 100,000 a second.
 const LISTEN_EVERY: Duration = Duration::from_millis(30);
+/// What no longer matters once no drilldown goes on.
+const TROUBLES: [&str; 5] = [
+    "drops_unmeasured",
+    "events_unheard",
+    "flows_unreadable",
+    "names_unreadable",
+    "routes_unreadable",
+];
 /// After a loss a dump finds what was missed, not more often than this.
 const RESYNC_EVERY: Duration = Duration::from_secs(5);
 
@@ -51,6 +60,7 @@ struct LastDump {
     took: Duration,
     /// CPU time of this thread by then.
     cpu: Duration,
+    failed: bool,
 }
 
 impl Drilling {
@@ -105,11 +115,15 @@ impl Drilling {
 
     /// How long until the next dump.
     fn rest(&self) -> Duration {
+        if !self.followed.iter().any(|followed| followed.told) {
+            return LISTEN_EVERY;
+        }
         let Some(last) = self.last_dump else {
             return Duration::ZERO;
         };
         let cool = last.took * REST_FACTOR;
-        let begins = self.followed.iter().any(|followed| followed.dumps == 0);
+        let begins = |followed: &Followed| followed.dumps == 0 && followed.told;
+        let begins = self.followed.iter().any(begins) && !last.failed;
         // A drilldown that begins does not wait for the beat, nor does one that has lost events.
         let wait = match (begins, self.out_of_step) {
             (true, _) => cool,
@@ -136,6 +150,7 @@ impl Drilling {
             }) => {
                 if let Some(followed) = self.followed(&id) {
                     (followed.counted, followed.kernel) = (counted, kernel);
+                    followed.told = true;
                 }
             }
             Task::Ask(Ask::End(ending)) => {
@@ -161,14 +176,21 @@ impl Drilling {
 
     /// Drilldowns that go on do so in the scope that their counter has from now on.
     fn reconfigure(&mut self, config: Arc<Config>) {
-        self.config = config;
-        self.pace = Pace::new(
-            self.config.drilldown.interval,
-            self.config.drilldown.cpu_budget,
-        );
+        let before = std::mem::replace(&mut self.config, config);
+        let limits = |config: &Config| (config.drilldown.interval, config.drilldown.cpu_budget);
+        if limits(&before) != limits(&self.config) {
+            let (interval, budget) = limits(&self.config);
+            self.pace = Pace::new(interval, budget);
+        }
+        let names = |config: &Config| (config.hosts.clone(), config.names.clone());
+        if names(&before) != names(&self.config)
+            && let Some(doors) = &mut self.doors
+        {
+            doors.forget_names(&self.config);
+        }
+        self.set.forget_routes();
         if let Some(doors) = &mut self.doors {
             doors.conntrack.forget_routes();
-            doors.forget_names(&self.config);
         }
         if self.followed.is_empty() {
             return;
@@ -189,9 +211,7 @@ impl Drilling {
             self.look();
         }
         for (id, scope) in scopes {
-            if let Some(drilldown) = self.set.get_mut(&id) {
-                drilldown.go_on(scope);
-            }
+            self.set.go_on(&id, scope);
         }
         self.listen_as_needed();
         self.watch_drops(|_| true);
@@ -230,7 +250,11 @@ impl Drilling {
     /// Opens the doors where drilldowns go on, and closes them where none does.
     fn listen_as_needed(&mut self) {
         if self.set.is_empty() {
-            self.doors = None;
+            if self.doors.take().is_some() {
+                for code in TROUBLES {
+                    self.outbox.report(code, None);
+                }
+            }
             self.out_of_step = false;
             return;
         }
@@ -297,10 +321,22 @@ impl Drilling {
         }
     }
 
+    /// Whose account is closed gets no flow any more that begins after it.
+    fn close_accounts(&mut self) {
+        for followed in &self.followed {
+            if let Some(ending) = &followed.ending
+                && let Some(drilldown) = self.set.get_mut(&followed.id)
+            {
+                drilldown.close(ending.ended.wall);
+            }
+        }
+    }
+
     /// One dump for all drilldowns, then what each of them knows by it.
     fn look(&mut self) {
         let (began, cpu) = (clock::monotonic(), clock::thread_cpu());
         self.out_of_step = false;
+        self.close_accounts();
         let dumped = self.dump();
         self.outbox
             .report("flows_unreadable", dumped.as_ref().err());
@@ -315,7 +351,7 @@ impl Drilling {
         if let Some(doors) = &mut self.doors {
             doors.read_drops(&self.followed, &mut self.set, &self.outbox);
         }
-        self.keep_pace(began, cpu);
+        self.keep_pace(began, cpu, dumped.is_err());
         self.answer();
         // To install rules takes longer than a small dump, which gives the baseline and comes first.
         self.watch_drops(|followed| followed.dumps == 1);
@@ -327,14 +363,22 @@ impl Drilling {
             return Ok(());
         };
         let table = &self.config.table.name;
+        let mut unread = None;
+        let mut counted = |followed: &Followed, nftables: &mut Nftables| {
+            let now = followed.counted_now(nftables, table);
+            now.unwrap_or_else(|error| {
+                unread = Some(error);
+                followed.counted
+            })
+        };
         for followed in &mut self.followed {
-            followed.before = followed.counted_now(&mut doors.nftables, table)?;
+            followed.before = counted(followed, &mut doors.nftables);
         }
         let (dumped, listened) = doors.conntrack.dump(&mut self.set);
         let mut brackets_by_id = BTreeMap::new();
         for followed in &mut self.followed {
             followed.dumps += 1;
-            let after = followed.counted_now(&mut doors.nftables, table)?;
+            let after = counted(followed, &mut doors.nftables);
             let before = followed.before;
             brackets_by_id.insert(followed.id.as_str(), Bracket { before, after });
         }
@@ -342,8 +386,11 @@ impl Drilling {
             let bracket_of = |id: &str| brackets_by_id.get(id).copied().unwrap_or_default();
             self.set.end_dump(bracket_of);
         }
+        if listened.routes_error.is_none() {
+            self.outbox.report("routes_unreadable", None);
+        }
         self.note(listened);
-        dumped
+        dumped.and(unread.map_or(Ok(()), Err))
     }
 
     /// What the kernel does not keep at this moment, flows that begin now will lack.
@@ -352,15 +399,18 @@ impl Drilling {
         let (accounting, stamps) = (is_off("acct"), is_off("timestamp"));
         let listens = (self.doors.as_ref()).is_some_and(|doors| doors.conntrack.listens());
         let events = is_off("events") || !listens;
+        // 2: the kernel keeps what it takes to tell an end only for flows that begin while somebody listens.
+        let ends_untold = facts::conntrack("events") == Some(2);
         for drilldown in self.set.drilldowns() {
             let circumstances = drilldown.circumstances();
             circumstances.accounting_off |= accounting;
             circumstances.stamps_off |= stamps;
             circumstances.events_off |= events;
+            circumstances.ends_untold |= ends_untold;
         }
     }
 
-    fn keep_pace(&mut self, began: Instant, cpu_before: Duration) {
+    fn keep_pace(&mut self, began: Instant, cpu_before: Duration, failed: bool) {
         let (ended, cpu) = (clock::monotonic(), clock::thread_cpu());
         let took = ended.saturating_duration_since(began);
         let round = Round {
@@ -371,7 +421,12 @@ impl Drilling {
             elapsed: (self.last_dump)
                 .map_or(took, |last| ended.saturating_duration_since(last.ended)),
         };
-        self.last_dump = Some(LastDump { ended, took, cpu });
+        self.last_dump = Some(LastDump {
+            ended,
+            took,
+            cpu,
+            failed,
+        });
         if self.pace.note(round) {
             self.outbox.send(Message::Log(Box::new(Event::Pace {
                 interval_seconds: self.pace.interval().as_secs_f64(),

@@ -23,6 +23,8 @@ pub struct Followed {
     pub counted: Volume,
     /// The kernel's value at that reading.
     pub kernel: Volume,
+    /// Whether that was told: before it is, nothing is known of what was counted when.
+    pub told: bool,
     /// Counted when the last dump began.
     pub before: Volume,
     /// Dumps made for it.
@@ -37,6 +39,7 @@ impl Followed {
         Followed {
             id,
             number,
+            told: matches!(question, Question::Host(_)),
             question,
             counted: Volume::default(),
             kernel: Volume::default(),
@@ -79,7 +82,7 @@ impl Followed {
 
     /// What its counter has counted since the account began, at this moment.
     pub fn counted_now(&self, nftables: &mut Nftables, table: &str) -> Result<Volume, KernelError> {
-        let Some(counter) = self.counter() else {
+        let Some(counter) = self.counter().filter(|_| self.told) else {
             return Ok(Volume::default());
         };
         let now = match &counter.existing {

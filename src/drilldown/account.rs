@@ -16,6 +16,8 @@ pub struct Account {
     pub counted_by_last_dump: u64,
     /// Packets that conntrack did not keep, as far as that was measured.
     pub missed: MissedBytes,
+    /// Whether a flowtable carried flows that belong past the hooks.
+    pub offloaded: bool,
     /// Whether flows that belong had no counters.
     pub no_accounting: bool,
     /// Whether someone zeroed conntrack's counts.
@@ -98,6 +100,8 @@ impl Account {
             causes.gap = rest;
         } else if self.lossy || self.unheard {
             causes.events_lost = rest;
+        } else if self.offloaded {
+            causes.offloaded = rest;
         } else {
             causes.unknown = rest;
         }

@@ -10,6 +10,11 @@ impl Remembered {
     pub const NOTHING: Remembered = Remembered(0);
     /// What routes say now, not what the flow's packets set.
     const BY_ROUTE: u16 = 1 << 15;
+
+    /// Whether it is what routes said.
+    pub fn is_by_route(self) -> bool {
+        self.0 & Remembered::BY_ROUTE != 0
+    }
 }
 
 /// Every set of labels met.
@@ -42,7 +47,7 @@ impl LabelBook {
     pub fn recall(&self, remembered: Remembered) -> Option<(u128, bool)> {
         let number = usize::from(remembered.0 & !Remembered::BY_ROUTE);
         let labels = self.sets.get(number.checked_sub(1)?)?;
-        Some((*labels, remembered.0 & Remembered::BY_ROUTE != 0))
+        Some((*labels, remembered.is_by_route()))
     }
 }
 

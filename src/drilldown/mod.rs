@@ -36,9 +36,13 @@ use crate::drilldown::shares::{KnownHosts, Shares};
 use crate::drilldown::tally::{Credit, Tally};
 use crate::drilldown::text::{About, Sentence};
 use crate::drilldown::verdict::{Findings, Verdict};
+use crate::drilldown::view::ROWS_MAX;
 use crate::kernel::conntrack::FlowRecord;
 use crate::plan::missed::Missed;
 use crate::units::{BitRate, ThresholdName, Uptime, Volume};
+
+/// IPS_OFFLOAD and IPS_HW_OFFLOAD (nf_conntrack_common.h): a flowtable carries the flow past the hooks.
+const OFFLOADED: u32 = 1 << 14 | 1 << 15;
 
 /// Where an account begins, and how its answer is given.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +112,8 @@ pub struct Drilldown {
     slot: Option<u8>,
     dumps_begun: u32,
     dumps_ended: u32,
+    /// Nanoseconds since 1970, once it is over.
+    closed_at: Option<u64>,
 }
 
 /// What there is to know of a flow besides its record, at one sight.
@@ -117,6 +123,8 @@ pub struct Judged {
     pub sight: Sight,
     /// Which directions belong to this drilldown.
     pub belongs: Belongs,
+    /// Whether routes say so, for want of a label.
+    pub by_route: bool,
     /// Whether its end was told.
     pub ended: bool,
 }
@@ -133,7 +141,7 @@ impl Drilldown {
             id,
             threshold,
             scope,
-            tally: Tally::new(start.rank_by),
+            tally: Tally::new(start.rank_by, ROWS_MAX),
             start,
             circumstances: Circumstances::default(),
             limits: Limits::default(),
@@ -144,6 +152,7 @@ impl Drilldown {
             slot: None,
             dumps_begun: 0,
             dumps_ended: 0,
+            closed_at: None,
         }
     }
 
@@ -155,11 +164,6 @@ impl Drilldown {
     /// Whose flows belong.
     pub fn scope(&self) -> &Scope {
         &self.scope
-    }
-
-    /// Complete dumps.
-    pub fn dumps(&self) -> u32 {
-        self.dumps_ended
     }
 
     /// Goes on where the counter has other prefixes, or the router other addresses. What was found so far stays.
@@ -181,70 +185,84 @@ impl Drilldown {
         self.dumps_begun = self.dumps_begun.saturating_add(1);
     }
 
+    /// Its account ended at that moment: what begins later is not in it.
+    pub fn close(&mut self, ended: Timestamp) {
+        self.closed_at = Some(nanoseconds(ended));
+    }
+
+    /// There are many drilldowns: this one keeps less.
+    fn keep_less(&mut self) {
+        self.tally = Tally::new(self.start.rank_by, ROWS_MAX / 8);
+    }
+
     /// Takes one flow that belongs.
     fn take(&mut self, record: &FlowRecord, judged: Judged, seen: &mut SeenFlows) {
-        let Judged {
-            sight,
-            belongs,
-            ended,
-        } = judged;
+        let too_late = |start: u64| self.closed_at.is_some_and(|closed| start > closed);
+        if judged.sight == Sight::Repeated || record.start.is_some_and(too_late) {
+            return;
+        }
+        let (belongs, place) = (judged.belongs, judged.sight.place());
+        self.limits.offloaded |= record.status & OFFLOADED != 0;
         self.limits.no_accounting |= (belongs.original && record.original_volume.is_none())
             || (belongs.reply && record.reply_volume.is_none());
-        // Without stamps a flow is new if a whole dump did not show it.
-        let born_inside = record.start.map_or(self.dumps_ended > 0, |start| {
-            start >= nanoseconds(self.start.quiet_since)
-        });
-        let shown = (
-            record.original_volume.unwrap_or_default(),
-            record.reply_volume.unwrap_or_default(),
-        );
-        let (place, grown) = match sight {
-            Sight::Repeated => return,
-            Sight::Known {
-                place,
-                age,
-                original,
-                reply,
-                zeroed,
-            } => {
-                self.circumstances.zeroed |= zeroed;
-                // Seen since this drilldown began: what it showed before is accounted for.
-                let is_known = u32::from(age) < self.dumps_begun;
-                let grown = if is_known {
-                    Some((original, reply))
-                } else {
-                    None
-                };
-                (Some(place), grown)
-            }
-            Sight::New { place } => (place, None),
-        };
-        let grown = grown.or(born_inside.then_some(shown));
+        let born_inside = self.is_born_inside(record);
         self.older_seen |= !born_inside;
-        let kept = place.is_some() || ended;
-        self.limits.overflowed |= !kept;
-        if let Some((original, reply)) = grown.filter(|_| kept) {
-            let of =
-                |belongs: bool, volume: Volume| if belongs { volume } else { Volume::default() };
+        // What finds no room counts once, when its end is told.
+        let counts = place.is_some() || judged.ended;
+        self.limits.overflowed |= !counts;
+        let grown = self.grown(record, judged.sight, born_inside);
+        if let Some((original, reply)) = grown.filter(|_| counts) {
+            let of = |belongs: bool, volume| if belongs { volume } else { Volume::default() };
             let (original, reply) = (of(belongs.original, original), of(belongs.reply, reply));
             let moves = original.plus(reply) != Volume::default();
             let first = moves && self.is_first_move(record, place, seen);
-            self.limits.unlabelled += u64::from(first && belongs.approximate);
-            self.tally.add(
-                Credit {
-                    record,
-                    belongs,
-                    original,
-                    reply,
-                    whole: born_inside && record.start.is_some(),
-                    first,
-                },
-                &self.scope,
-            );
+            self.limits.unlabelled += u64::from(first && judged.by_route);
+            let credit = Credit {
+                record,
+                belongs,
+                original,
+                reply,
+                whole: born_inside && record.start.is_some(),
+                first,
+            };
+            self.tally.add(credit, &self.scope);
         }
-        if ended {
+        if judged.ended {
             self.tally.end(record);
         }
+    }
+
+    /// Whether it counts whole. Without stamps a flow is new if a whole dump did not show it, and all had room.
+    fn is_born_inside(&self, record: &FlowRecord) -> bool {
+        match record.start {
+            Some(start) => start >= nanoseconds(self.start.quiet_since),
+            None => self.dumps_ended > 0 && !self.limits.overflowed,
+        }
+    }
+
+    /// What this sight adds, of the original and of the reply direction; `None` where it is but a baseline.
+    fn grown(
+        &mut self,
+        record: &FlowRecord,
+        sight: Sight,
+        born_inside: bool,
+    ) -> Option<(Volume, Volume)> {
+        if let Sight::Known {
+            age,
+            original,
+            reply,
+            zeroed,
+            ..
+        } = sight
+        {
+            self.circumstances.zeroed |= zeroed;
+            // Seen since this drilldown began: what it showed before is accounted for.
+            if u32::from(age) < self.dumps_begun {
+                return Some((original, reply));
+            }
+        }
+        let shown = |volume: Option<Volume>| volume.unwrap_or_default();
+        born_inside.then(|| (shown(record.original_volume), shown(record.reply_volume)))
     }
 
     fn is_first_move(
@@ -320,7 +338,8 @@ impl Drilldown {
         let counted = end.counted.map(|counted| counted.volume);
         let (found, account, ranking) = self.findings(counted, known, seen);
         let balance = account.balance();
-        let text = self.text(&end, &ranking, balance.causes.unconfirmed, known);
+        let unconfirmed = balance.causes.unconfirmed;
+        let text = self.text(&end, &ranking, unconfirmed, known);
         let counting = end.counted.is_some();
         Verdict {
             counter: self.scope.counter.clone(),
@@ -363,6 +382,7 @@ impl Drilldown {
                 unconfirmed: self.missed.unconfirmed.bytes,
                 icmp_error: self.missed.icmp_error.bytes,
             },
+            offloaded: self.limits.offloaded,
             no_accounting: self.limits.no_accounting,
             zeroed: self.circumstances.zeroed,
             lossy: self.lossy(),
@@ -387,13 +407,18 @@ impl Drilldown {
             },
             (None, host) => About::Host(host.unwrap_or(IpAddr::from([0; 4]))),
         };
+        let unexplained = counted.volume.since(ranking.moved);
         let sentence = Sentence {
             about,
             duration: end.at.since(self.start.at),
             by: self.start.rank_by,
             counted: counted.volume,
-            unexplained: counted.volume.since(ranking.moved),
-            dropped: (dropped, self.missed.sources.first().map(|source| source.0)),
+            unexplained,
+            dropped: Volume {
+                bytes: dropped,
+                packets: (self.missed.unconfirmed.packets).min(unexplained.packets),
+            },
+            dropped_most_from: self.missed.sources.first().map(|source| source.0),
             ranking,
             known,
         };

@@ -22,11 +22,15 @@ pub struct Circumstances {
     pub stamps_off: bool,
     /// `net.netfilter.nf_conntrack_events` was seen off, or the events cannot be heard.
     pub events_off: bool,
+    /// `net.netfilter.nf_conntrack_events` was seen at 2: flows that began while nobody listened tell no end.
+    pub ends_untold: bool,
 }
 
 /// What a drilldown itself knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
+    /// A flowtable carried flows that belong past the hooks.
+    pub offloaded: bool,
     /// Flows that belong had no counters.
     pub no_accounting: bool,
     /// Flows that were judged by routes, for they had no label.
@@ -46,74 +50,75 @@ impl Circumstances {
     /// What is to be said.
     pub fn notes(&self, limits: Limits) -> Vec<String> {
         let mut notes = Vec::new();
-        let mut note = |is: bool, sentence: String| {
-            if is {
-                notes.push(sentence);
-            }
-        };
-        note(
-            self.overruns > 0,
-            format!(
+        if self.overruns > 0 {
+            notes.push(format!(
                 "conntrack events were lost {}: flows that ended between two dumps may be missing",
                 times(self.overruns)
-            ),
-        );
-        note(
-            self.failed_dumps > 0,
-            format!(
-                "conntrack could not be read {}: {}",
+            ));
+        }
+        if self.failed_dumps > 0 {
+            notes.push(format!(
+                "conntrack or a counter could not be read {}: {}",
                 times(self.failed_dumps),
                 self.dump_error.as_deref().unwrap_or("no reason given")
-            ),
-        );
-        for (program, flows) in &self.deleted_by_program {
-            let flows = if *flows == 1 {
-                "1 flow was".to_owned()
-            } else {
-                format!("{flows} flows were")
-            };
-            note(
-                true,
-                format!("{flows} flushed or deleted from conntrack by {program}"),
-            );
+            ));
         }
-        note(
-            self.zeroed,
-            "conntrack's counts were zeroed by another program: what flows had moved since the dump before is missing"
-                .to_owned(),
-        );
-        note(
-            limits.no_accounting || self.accounting_off,
-            "conntrack accounting is off, or was when flows began: they have no bytes (net.netfilter.nf_conntrack_acct)"
-                .to_owned(),
-        );
-        note(
-            self.stamps_off,
-            "conntrack stamps are off: what flows moved before the first dump is missing (net.netfilter.nf_conntrack_timestamp)"
-                .to_owned(),
-        );
-        note(
-            self.events_off,
-            "conntrack tells no events: flows shorter than the time between dumps may be missing (net.netfilter.nf_conntrack_events)"
-                .to_owned(),
-        );
-        note(
-            limits.unlabelled > 0,
-            format!(
+        for (program, flows) in &self.deleted_by_program {
+            let flows = match flows {
+                1 => "1 flow was".to_owned(),
+                more => format!("{more} flows were"),
+            };
+            notes.push(format!(
+                "{flows} flushed or deleted from conntrack by {program}"
+            ));
+        }
+        if limits.unlabelled > 0 {
+            notes.push(format!(
                 "{} flows without a label were judged by the routes of now",
                 limits.unlabelled
-            ),
-        );
-        note(
-            limits.overflowed,
-            "there were more flows than are kept: what some of them moved is missing".to_owned(),
-        );
-        note(
-            limits.uncertain,
-            "there were more rows than are kept: the order of the smallest ones named is uncertain"
-                .to_owned(),
-        );
+            ));
+        }
+        let fixed = self.fixed(limits).into_iter();
+        notes.extend(fixed.filter(|(is, _)| *is).map(|(_, note)| note.to_owned()));
         notes
+    }
+
+    /// Sentences that need no figure, each with whether it is to be said.
+    fn fixed(&self, limits: Limits) -> [(bool, &'static str); 8] {
+        [
+            (
+                self.zeroed,
+                "conntrack's counts were zeroed by another program: what flows had moved since the dump before is missing",
+            ),
+            (
+                limits.no_accounting || self.accounting_off,
+                "conntrack accounting is off, or was when flows began: they have no bytes (net.netfilter.nf_conntrack_acct)",
+            ),
+            (
+                self.stamps_off,
+                "conntrack stamps are off: what flows moved before the first dump is missing (net.netfilter.nf_conntrack_timestamp)",
+            ),
+            (
+                self.events_off,
+                "conntrack tells no events: flows shorter than the time between dumps may be missing (net.netfilter.nf_conntrack_events)",
+            ),
+            (
+                self.ends_untold && !self.events_off,
+                "conntrack tells events only of flows that began while somebody listened: how much older ones moved last may be missing (net.netfilter.nf_conntrack_events is 2, not 1)",
+            ),
+            (
+                limits.offloaded,
+                "a flowtable carries flows past conntrack and the counters: both may lack bytes of them",
+            ),
+            (
+                limits.overflowed,
+                "there were more flows than are kept: what some of them moved is missing",
+            ),
+            (
+                limits.uncertain,
+                "there were more rows than are kept: the order of the smallest ones named is uncertain",
+            ),
+        ]
     }
 }
 

@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn addresses_of_one_device_are_one_row() {
         use crate::drilldown::tally::tests::{add, host_scope};
-        let mut tally = Tally::new(RankBy::Bytes);
+        let mut tally = Tally::new(RankBy::Bytes, 10);
         for (source, bytes) in [("fd00::1", 100), ("10.0.0.2", 150), ("fd00::2", 120)] {
             add(&mut tally, &host_scope(), source, bytes);
         }

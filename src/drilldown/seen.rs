@@ -14,7 +14,7 @@ use crate::units::Volume;
 pub const FLOWS_MAX: usize = 1 << 20;
 /// Complete dumps that may miss a flow before it is forgotten: one that runs while the kernel resizes its table
 /// misses flows that live.
-const MISSED_MAX: u8 = 3;
+const MISSED_MAX: usize = 3;
 /// Positions looked at from the expected one on, before the index is asked: dumps come in the same order, but for
 /// flows that ended.
 const LOOK_AHEAD: usize = 4;
@@ -44,8 +44,19 @@ pub enum Sight {
         /// Counts that fell: someone zeroed them, and what they show has moved since then.
         zeroed: bool,
     },
-    /// The same dump showed it before, or its end was told already.
+    /// Its end was told already.
     Repeated,
+}
+
+impl Sight {
+    /// Where the flow is kept, if it is.
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Sight::New { place } => place,
+            Sight::Known { place, .. } => Some(place),
+            Sight::Repeated => None,
+        }
+    }
 }
 
 /// Where a flow is kept.
@@ -65,8 +76,25 @@ pub struct SeenFlows {
     /// Where the dump going on should find its next flow.
     expected: usize,
     dump: u8,
-    /// When the last dumps began, nanoseconds since 1970, the newest first.
-    began: [u64; MISSED_MAX as usize],
+    /// Nanoseconds since 1970.
+    dump_began: u64,
+    /// The newest first.
+    complete: [Option<CompleteDump>; MISSED_MAX],
+}
+
+/// A dump that showed every flow.
+#[derive(Debug, Clone, Copy)]
+struct CompleteDump {
+    number: u8,
+    /// Nanoseconds since 1970.
+    began: u64,
+}
+
+impl CompleteDump {
+    /// Numbers wrap; a flow that is kept was seen in one of the last few.
+    fn is_after(&self, number: u8) -> bool {
+        (self.number.wrapping_sub(number) as i8) > 0
+    }
 }
 
 /// One flow. The kernel's ids and tuples are not kept, only a keyed hash of them: two flows of a million share one
@@ -122,7 +150,8 @@ impl SeenFlows {
             labels: LabelBook::default(),
             expected: 0,
             dump: 0,
-            began: [0; MISSED_MAX as usize],
+            dump_began: 0,
+            complete: [None; MISSED_MAX],
         }
     }
 
@@ -139,30 +168,40 @@ impl SeenFlows {
     /// A dump begins at `wall`, nanoseconds since 1970.
     pub fn begin_dump(&mut self, wall: u64) {
         self.dump = self.dump.wrapping_add(1);
+        self.dump_began = wall;
         self.expected = 0;
-        self.began.rotate_right(1);
-        self.began[0] = wall;
     }
 
-    /// When the first dump began that did not show a flow any more; `None` where the last one showed it.
+    /// When the first complete dump began that did not show a flow any more; `None` where the last one showed it.
     pub fn missed_since(&self, key: &FlowKey) -> Option<u64> {
-        let age = match self.find(self.fingerprint(*key)) {
-            Some(position) => usize::from(self.dump.wrapping_sub(self.flows[position].dump)),
-            None => self.began.len(),
-        };
-        self.began
-            .get(age.min(self.began.len()).checked_sub(1)?)
-            .copied()
+        let found = self.find(self.fingerprint(*key));
+        let mut complete = self.complete.iter().flatten().rev();
+        let missed = complete.find(|complete| match found {
+            Some(position) => complete.is_after(self.flows[position].dump),
+            None => true,
+        });
+        missed.map(|complete| complete.began)
     }
 
     /// The dump going on showed every flow: those that it and others before did not show have ended.
     pub fn end_dump(&mut self) {
+        self.complete.rotate_right(1);
+        self.complete[0] = Some(CompleteDump {
+            number: self.dump,
+            began: self.dump_began,
+        });
         for position in 0..self.flows.len() {
             let seen = &self.flows[position];
-            let age = self.dump.wrapping_sub(seen.dump);
-            let ended = seen.marks.has(Marks::ENDED);
-            let kept_for = if ended { 1 } else { MISSED_MAX };
-            if !seen.marks.has(Marks::FREE) && age >= kept_for {
+            let kept_for = if seen.marks.has(Marks::ENDED) {
+                1
+            } else {
+                MISSED_MAX
+            };
+            let missed = self.complete.iter().flatten();
+            let missed = missed
+                .filter(|complete| complete.is_after(seen.dump))
+                .count();
+            if !seen.marks.has(Marks::FREE) && missed >= kept_for {
                 self.forget(position);
             }
         }
@@ -235,10 +274,9 @@ impl SeenFlows {
         self.flows[place.0 as usize].labels = remembered;
     }
 
-    /// Forgets all labels: interfaces have others.
-    pub fn forget_labels(&mut self) {
-        self.labels = LabelBook::default();
-        for seen in &mut self.flows {
+    /// Forgets the labels that are no longer right.
+    pub fn forget_labels(&mut self, wrong: impl Fn(Remembered) -> bool) {
+        for seen in self.flows.iter_mut().filter(|seen| wrong(seen.labels)) {
             seen.labels = Remembered::NOTHING;
         }
     }
@@ -591,6 +629,40 @@ mod tests {
         assert_eq!(
             grown(dump(&mut seen, &[flow(1, START, (1 << 48) + 20)])[0]),
             Some((30, 1, false))
+        );
+    }
+
+    #[test]
+    fn only_complete_dumps_miss_a_flow() {
+        let mut seen = SeenFlows::new(10);
+        let flows = [flow(1, START, 10), flow(2, START, 10)];
+        let mut dump_at = |wall, shown: &[FlowRecord], complete: bool| {
+            seen.begin_dump(wall);
+            shown.iter().for_each(|record| drop(seen.see(record)));
+            if complete {
+                seen.end_dump();
+            }
+            [1, 2].map(|port| seen.missed_since(&key(&flow(port, START, 0))))
+        };
+        assert_eq!(dump_at(100, &flows, true), [None, None]);
+        assert_eq!(dump_at(110, &flows[..1], false), [None, None]);
+        assert_eq!(dump_at(120, &flows[..1], true), [None, Some(120)]);
+        assert_eq!(dump_at(130, &[], true), [Some(130), Some(120)]);
+    }
+
+    #[test]
+    fn what_routes_said_is_forgotten_and_what_packets_set_is_not() {
+        let mut seen = SeenFlows::new(10);
+        seen.begin_dump(0);
+        let place = |sight: Sight| sight.place().unwrap();
+        let guessed = place(seen.see(&flow(1, START, 1)));
+        let set = place(seen.see(&flow(2, START, 1)));
+        seen.remember_labels(guessed, 1, true);
+        seen.remember_labels(set, 2, false);
+        seen.forget_labels(Remembered::is_by_route);
+        assert_eq!(
+            (seen.labels(guessed), seen.labels(set)),
+            (None, Some((2, false)))
         );
     }
 }

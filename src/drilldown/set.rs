@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use crate::drilldown::attribution::{Attribution, Belongs, inside_ends};
+use crate::drilldown::labels::Remembered;
 use crate::drilldown::scope::Scope;
 use crate::drilldown::seen::{FLOWS_MAX, Place, SeenFlows, Sight};
 use crate::drilldown::shares::KnownHosts;
@@ -15,8 +16,11 @@ use crate::kernel::conntrack::FlowRecord;
 use crate::kernel::routes::Path;
 use crate::units::Volume;
 
-/// Tells by which devices the ends of a flow are reached.
-pub type PathOf<'a> = &'a mut dyn FnMut(IpAddr, IpAddr) -> Path;
+/// Tells by which devices the ends of a flow are reached; `None` where that cannot be asked now.
+pub type PathOf<'a> = &'a mut dyn FnMut(IpAddr, IpAddr) -> Option<Path>;
+
+/// Drilldowns with views of full size, some 6 MiB each; those beyond have an eighth of it.
+const LARGE_MAX: usize = 8;
 
 /// All drilldowns going on.
 #[derive(Debug)]
@@ -41,6 +45,9 @@ impl DrilldownSet {
     /// Goes on with one more; its first dump is the next one that begins.
     pub fn begin(&mut self, mut drilldown: Drilldown) {
         drilldown.slot = free_slot(self.drilldowns.iter());
+        if self.drilldowns.len() >= LARGE_MAX {
+            drilldown.keep_less();
+        }
         if let Some(slot) = drilldown.slot {
             self.seen.clear_slot(slot);
         }
@@ -71,6 +78,23 @@ impl DrilldownSet {
             .iter()
             .filter(|drilldown| drilldown.id() == id);
         named.all(|drilldown| drilldown.scope().judges_as(scope))
+    }
+
+    /// One goes on in another scope: its counter has other prefixes, or the router other addresses.
+    pub fn go_on(&mut self, id: &str, scope: Scope) {
+        let mut drilldowns = self.drilldowns.iter_mut();
+        let Some(drilldown) = drilldowns.find(|drilldown| drilldown.id() == id) else {
+            return;
+        };
+        if drilldown.scope().our_labels != scope.our_labels {
+            self.seen.forget_labels(|_| true);
+        }
+        drilldown.go_on(scope);
+    }
+
+    /// Routes, devices or interfaces may be others: what was judged by them is judged anew.
+    pub fn forget_routes(&mut self) {
+        self.seen.forget_labels(Remembered::is_by_route);
     }
 
     /// Forgets one; with the last one all flows are forgotten.
@@ -131,9 +155,7 @@ impl DrilldownSet {
             return;
         }
         let place = self.seen.see_birth(record);
-        if let Some((place, labels)) = place.zip(record.labels) {
-            self.seen.remember_labels(place, labels, false);
-        }
+        self.remember(place, record);
     }
 
     /// The dump going on showed every flow; `brackets` are what each drilldown's counter had counted around it.
@@ -182,23 +204,34 @@ impl DrilldownSet {
             .any(|of| *of != Attribution::Foreign)
     }
 
-    fn judge(&mut self, record: &FlowRecord, sight: Sight, ended: bool, path_of: PathOf<'_>) {
-        let place = place_of(sight);
-        if let Some((place, labels)) = place.zip(record.labels) {
+    /// Labels that are not ours tell nothing.
+    fn remember(&mut self, place: Option<Place>, record: &FlowRecord) {
+        let ours = self
+            .drilldowns
+            .iter()
+            .map(|drilldown| drilldown.scope().our_labels);
+        let labels = record.labels.unwrap_or(0) & ours.fold(0, |all, ours| all | ours);
+        if let Some(place) = place.filter(|_| labels != 0) {
             self.seen.remember_labels(place, labels, false);
         }
+    }
+
+    fn judge(&mut self, record: &FlowRecord, sight: Sight, ended: bool, path_of: PathOf<'_>) {
+        let place = sight.place();
+        self.remember(place, record);
         for (drilldown, attribution) in self.drilldowns.iter_mut().zip(&self.attributions) {
             let belongs = match attribution {
                 Attribution::Foreign => None,
-                Attribution::Belongs(belongs) => Some(*belongs),
+                Attribution::Belongs(belongs) => Some((*belongs, false)),
                 Attribution::Unlabelled => {
                     judge_unlabelled(drilldown, record, place, &mut self.seen, path_of)
                 }
             };
-            if let Some(belongs) = belongs {
+            if let Some((belongs, by_route)) = belongs {
                 let judged = Judged {
                     sight,
                     belongs,
+                    by_route,
                     ended,
                 };
                 drilldown.take(record, judged, &mut self.seen);
@@ -214,36 +247,122 @@ fn judge_unlabelled(
     place: Option<Place>,
     seen: &mut SeenFlows,
     path_of: PathOf<'_>,
-) -> Option<Belongs> {
+) -> Option<(Belongs, bool)> {
     let scope = drilldown.scope();
-    let (labels, by_route) = match place.and_then(|place| seen.labels(place)) {
-        Some(known) => known,
+    let (attribution, by_route) = match place.and_then(|place| seen.labels(place)) {
+        Some((labels, by_route)) => {
+            let labels = Some(labels);
+            let labelled = FlowRecord { labels, ..*record };
+            (scope.attribute(&labelled), by_route)
+        }
         None => {
             let (opener, peer) = inside_ends(record);
-            let labels = scope.labels_of(&path_of(opener, peer));
+            let path = path_of(opener, peer)?;
             if let Some(place) = place {
-                seen.remember_labels(place, labels, true);
+                seen.remember_labels(place, scope.labels_of(&path), true);
             }
-            (labels, true)
+            (scope.attribute_by_path(record, &path), true)
         }
     };
-    let labelled = FlowRecord {
-        labels: Some(labels),
-        ..*record
+    let Attribution::Belongs(belongs) = attribution else {
+        return None;
     };
-    match scope.attribute(&labelled) {
-        Attribution::Belongs(belongs) => Some(Belongs {
-            approximate: belongs.approximate || by_route,
+    let approximate = belongs.approximate || by_route;
+    Some((
+        Belongs {
+            approximate,
             ..belongs
-        }),
-        Attribution::Foreign | Attribution::Unlabelled => None,
-    }
+        },
+        by_route,
+    ))
 }
 
-fn place_of(sight: Sight) -> Option<Place> {
-    match sight {
-        Sight::New { place } => place,
-        Sight::Known { place, .. } => Some(place),
-        Sight::Repeated => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, parse};
+    use crate::drilldown::rank::RankBy;
+    use crate::drilldown::tally::tests::record;
+    use crate::drilldown::{AccountStart, nanoseconds};
+    use crate::units::{CounterName, DeviceName, Uptime};
+
+    const CONFIG: &str = "drilldown.label_base = 64\ninterfaces.wan.device = \"ppp0\"";
+    /// Of the account's beginning, in the wall's nanoseconds.
+    const START: u64 = 1_795_410_000_000_000_000;
+
+    fn set() -> DrilldownSet {
+        let config = parse(CONFIG, Format::Toml).unwrap();
+        let counter = config.counter(&CounterName::new("wan_out").unwrap());
+        let scope = Scope::new(&config, counter.unwrap(), &[]);
+        let wall = Timestamp::from_nanosecond(START.into()).unwrap();
+        let start = AccountStart {
+            at: Uptime::default(),
+            wall,
+            quiet_since: wall,
+            capacity: None,
+            top: 10,
+            rank_by: RankBy::Bytes,
+        };
+        let mut set = DrilldownSet::default();
+        set.begin(Drilldown::new("d".to_owned(), None, scope, start));
+        set.begin_dump(wall);
+        set
+    }
+
+    fn flow(labels: Option<u128>, start: u64, bytes: u64) -> FlowRecord {
+        FlowRecord {
+            labels,
+            start: Some(start),
+            original_volume: Some(Volume { bytes, packets: 1 }),
+            ..record("10.0.0.1", 1_000)
+        }
+    }
+
+    fn by_wan(_: IpAddr, _: IpAddr) -> Option<Path> {
+        Some(Path {
+            opener: None,
+            peer: Some(DeviceName::new("ppp0").unwrap()),
+        })
+    }
+
+    fn moved(set: &DrilldownSet) -> u64 {
+        set.drilldowns[0].tally.moved().bytes
+    }
+
+    #[test]
+    fn labels_of_others_tell_nothing_and_routes_are_asked() {
+        let mut set = set();
+        set.absorb(&flow(Some(1), START + 1, 70), &mut by_wan);
+        set.absorb(&flow(Some(1), START + 1, 90), &mut |_, _| None);
+        assert_eq!(moved(&set), 90);
+    }
+
+    #[test]
+    fn a_flow_is_judged_when_routes_can_be_asked_again() {
+        let mut set = set();
+        set.absorb(&flow(None, START + 1, 70), &mut |_, _| None);
+        assert_eq!(moved(&set), 0);
+        set.absorb(&flow(None, START + 1, 90), &mut by_wan);
+        assert_eq!(moved(&set), 20);
+        set.forget_routes();
+        set.absorb(
+            &flow(None, START + 1, 95),
+            &mut |_, _| Some(Path::default()),
+        );
+        assert_eq!(moved(&set), 20);
+    }
+
+    #[test]
+    fn what_begins_after_the_account_is_not_in_it() {
+        let mut set = set();
+        let end = Timestamp::from_nanosecond((START + 100).into()).unwrap();
+        assert_eq!(nanoseconds(end), START + 100);
+        set.get_mut("d").unwrap().close(end);
+        set.absorb(&flow(None, START + 101, 70), &mut by_wan);
+        assert_eq!(moved(&set), 0);
+        let mut within = flow(None, START + 100, 70);
+        within.id = 2;
+        set.absorb(&within, &mut by_wan);
+        assert_eq!(moved(&set), 70);
     }
 }

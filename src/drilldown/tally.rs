@@ -7,7 +7,7 @@ use crate::drilldown::attribution::Belongs;
 use crate::drilldown::flow::{Ends, Flow, FlowKey, Service, key};
 use crate::drilldown::rank::RankBy;
 use crate::drilldown::scope::Scope;
-use crate::drilldown::view::{ROWS_MAX, Row, View};
+use crate::drilldown::view::{Row, View};
 use crate::kernel::conntrack::FlowRecord;
 use crate::units::Volume;
 
@@ -71,16 +71,16 @@ struct Part {
 }
 
 impl Tally {
-    /// Nothing moved; `by` says what the largest are.
-    pub fn new(by: RankBy) -> Self {
+    /// Nothing moved; `by` says what the largest are, of which each view holds `rows_max`.
+    pub fn new(by: RankBy, rows_max: usize) -> Self {
         Tally {
             by,
             moved: Volume::default(),
             flows_total: 0,
-            hosts: View::new(ROWS_MAX),
-            outside: View::new(ROWS_MAX),
-            services: View::new(ROWS_MAX),
-            flows: View::new(ROWS_MAX),
+            hosts: View::new(rows_max),
+            outside: View::new(rows_max),
+            services: View::new(rows_max),
+            flows: View::new(rows_max),
         }
     }
 
@@ -240,6 +240,7 @@ fn parts(ends: Ends, original: Volume, reply: Volume, scope: &Scope) -> [Option<
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::drilldown::view::ROWS_MAX;
     use crate::kernel::conntrack::{Detail, Tuple, protocol};
 
     pub fn record(source: &str, port: u16) -> FlowRecord {
@@ -307,7 +308,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_view_has_all_that_moved() {
-        let (mut tally, scope) = (Tally::new(RankBy::Bytes), host_scope());
+        let (mut tally, scope) = (Tally::new(RankBy::Bytes, ROWS_MAX), host_scope());
         for (source, bytes) in [("10.0.0.1", 5), ("10.0.0.2", 7), ("10.0.0.1", 9)] {
             add(&mut tally, &scope, source, bytes);
         }
@@ -327,7 +328,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_flow_that_counts_whole_comes_back_with_all_it_has_moved() {
-        let (mut tally, scope) = (Tally::new(RankBy::Bytes), host_scope());
+        let (mut tally, scope) = (Tally::new(RankBy::Bytes, ROWS_MAX), host_scope());
         let mut elephant = record("10.0.0.1", 1);
         let shown = |bytes| Some(Volume { bytes, packets: 1 });
         elephant.original_volume = shown(1);

@@ -30,8 +30,10 @@ pub struct Sentence<'a> {
     pub counted: Volume,
     /// Counted and not found in flows.
     pub unexplained: Volume,
-    /// Of that, dropped before conntrack kept a flow, and who sent most of it.
-    pub dropped: (u64, Option<IpAddr>),
+    /// Of that, dropped before conntrack kept a flow.
+    pub dropped: Volume,
+    /// Who sent most of what was dropped.
+    pub dropped_most_from: Option<IpAddr>,
     /// Who.
     pub ranking: &'a Ranking,
     /// Names.
@@ -108,14 +110,9 @@ impl Sentence<'_> {
         if clauses.is_empty() {
             clauses.push("no flow found".to_owned());
         }
-        let dropped = Volume {
-            bytes: self.dropped.0,
-            packets: 0,
-        };
-        let whole = self.counted.bytes.max(self.ranking.moved.bytes).max(1);
-        let dropped_part = dropped.bytes as f64 / whole as f64;
+        let dropped_part = self.part(self.dropped);
         if dropped_part >= 0.005 {
-            let most = match self.dropped.1 {
+            let most = match self.dropped_most_from {
                 Some(sender) => format!(", most from {}", self.named(sender)),
                 None => String::new(),
             };
@@ -206,8 +203,12 @@ impl Sentence<'_> {
         } else {
             String::new()
         };
-        let flows = if host.flows == 1 { "flow" } else { "flows" };
-        format!("{who}{whither}, {} {flows}", host.flows)
+        // A row that was let go and came back has lost its count, not its flow.
+        let flows = match host.flows.max(1) {
+            1 => "1 flow".to_owned(),
+            more => format!("{more} flows"),
+        };
+        format!("{who}{whither}, {flows}")
     }
 
     fn amount(&self, volume: Volume) -> u64 {

@@ -103,6 +103,8 @@ pub struct Unexplained {
     pub untracked: u64,
     /// Packets dropped before conntrack kept their flow.
     pub unconfirmed: u64,
+    /// A flowtable carried flows past the hooks, and their counts were not brought up to date.
+    pub offloaded: u64,
     /// Conntrack accounting was off when the flows were created.
     pub no_accounting: u64,
     /// Flows that ended unseen because events or dumps were lost.
@@ -123,6 +125,7 @@ impl Unexplained {
             self.skew,
             self.untracked,
             self.unconfirmed,
+            self.offloaded,
             self.no_accounting,
             self.events_lost,
             self.gap,

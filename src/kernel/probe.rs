@@ -61,6 +61,9 @@ impl Probe {
         }
         let watch = Watch::new(config, selectors);
         let before = self.watches.get(&number);
+        if before == Some(&watch) {
+            return Ok(());
+        }
         if before.is_some_and(|before| before.leaves() != watch.leaves()) {
             self.forget(number)?;
         }

@@ -68,13 +68,13 @@ impl Routes {
         })
     }
 
-    /// `None` where no route leads there, and beyond the limit.
+    /// `None` where no route leads there. A cache that is full begins anew.
     fn device_to(&mut self, address: IpAddr) -> Result<Option<DeviceName>, KernelError> {
         if let Some(known) = self.devices_by_address.get(&address) {
             return Ok(known.clone());
         }
         if self.devices_by_address.len() >= ADDRESSES_MAX {
-            return Ok(None);
+            self.devices_by_address.clear();
         }
         let device = self.ask(address)?.and_then(|index| self.name(index));
         self.devices_by_address.insert(address, device.clone());
