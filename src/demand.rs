@@ -415,6 +415,7 @@ impl Demand {
                 volume,
                 peak_bits: tally.peak_bits.max(mean(volume.bytes) * 8.0),
                 peak_packets: tally.peak_packets.max(mean(volume.packets)),
+                gaps: 0,
             }
         });
         Some(Ask::End(Box::new(Ending {

@@ -70,12 +70,7 @@ impl Engine {
             self.watches.push(watch);
         }
         for mut dropped in old {
-            dropped.end(
-                now,
-                meter,
-                Some("the configuration was reloaded"),
-                &mut outcome,
-            );
+            dropped.retire(now, meter, "the configuration was reloaded", &mut outcome);
         }
         let (before, demands) = (&self.config, &mut self.demands);
         demands.reconfigure(before, &config, now, meter, &mut outcome);

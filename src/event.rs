@@ -147,6 +147,9 @@ pub struct Raised {
     /// Found in flows by then.
     #[serde(default)]
     pub attributed_bytes: Option<u64>,
+    /// What flows sum to beyond the counter by then.
+    #[serde(default)]
+    pub excess_bytes: Option<u64>,
     /// The top hosts so far; empty before the first dump.
     pub hosts: Vec<HostShare>,
     /// The top flows so far; empty before the first dump.

@@ -37,6 +37,7 @@ struct Running {
     total_at_start: Volume,
     peak_bits: f64,
     peak_packets: f64,
+    gaps: u32,
     progress: Option<Progress>,
     listed_at: Uptime,
     /// It has run for max_duration: the verdict is given, the threshold is not idle yet.
@@ -101,6 +102,11 @@ impl Watch {
         let Some(counter) = meter.counters().get(self.position) else {
             return;
         };
+        if let Some(running) = &mut self.drilldown
+            && matches!(counter.delta, Delta::First | Delta::Reset { .. })
+        {
+            running.gaps += 1;
+        }
         let Some((bits, packets, interval)) = counter.rates() else {
             match counter.delta {
                 Delta::Unread => self.unread_since = self.unread_since.or(Some(account_start)),
@@ -145,11 +151,7 @@ impl Watch {
                 outcome.asks.extend(id.map(|id| Ask::Discard { id }));
             }
             Transition::Cleared => {
-                outcome.events.push(Event::Cleared {
-                    threshold: self.threshold.name.clone(),
-                    counter: self.threshold.counter.clone(),
-                    drilldown: self.drilldown.as_ref().map(|running| running.id.clone()),
-                });
+                outcome.events.push(self.cleared());
                 self.note_peak(rates);
                 self.end(tick, meter, None, outcome);
             }
@@ -192,6 +194,7 @@ impl Watch {
             total_at_start: total.since(counted),
             peak_bits: rates.bits,
             peak_packets: rates.packets,
+            gaps: 0,
             progress: None,
             listed_at: started.at,
             over: false,
@@ -284,6 +287,7 @@ impl Watch {
             level,
             counted_bytes: progress.and_then(|progress| progress.counted_bytes),
             attributed_bytes: progress.map(|progress| progress.found.attributed_bytes),
+            excess_bytes: progress.map(|progress| progress.found.excess_bytes),
             hosts: progress
                 .map(|progress| progress.found.hosts.clone())
                 .unwrap_or_default(),
@@ -291,6 +295,22 @@ impl Watch {
                 .map(|progress| progress.found.flows.clone())
                 .unwrap_or_default(),
         }));
+    }
+
+    /// The threshold is no more: its alert is over, and its drilldown ends.
+    pub fn retire(&mut self, tick: Tick, meter: &Meter, why: &str, outcome: &mut Outcome) {
+        if matches!(self.state, State::Firing { .. } | State::Clearing { .. }) {
+            outcome.events.push(self.cleared());
+        }
+        self.end(tick, meter, Some(why), outcome);
+    }
+
+    fn cleared(&self) -> Event {
+        Event::Cleared {
+            threshold: self.threshold.name.clone(),
+            counter: self.threshold.counter.clone(),
+            drilldown: self.drilldown.as_ref().map(|running| running.id.clone()),
+        }
     }
 
     /// Asks for the verdict, once. The drilldown is remembered while its alert goes on.
@@ -318,6 +338,7 @@ impl Watch {
                     volume: total.since(running.total_at_start),
                     peak_bits: running.peak_bits,
                     peak_packets: running.peak_packets,
+                    gaps: running.gaps,
                 }),
                 ended_by: ended_by.map(str::to_owned),
             })));

@@ -199,6 +199,7 @@ fn peaks_are_of_whole_intervals_within_the_account_and_of_a_shorter_one_the_mean
         volume,
         peak_bits,
         peak_packets,
+        ..
     } = ended(&story.end(&id, end)).counted.unwrap();
     assert_eq!(volume.bytes, 1130);
     // 1130 bytes in 3 seconds: the mean is above every whole interval, and the peak cannot be below it.

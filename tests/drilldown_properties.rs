@@ -197,6 +197,7 @@ fn drill(selectors: Selectors, rounds: &[Round], counted: u32, top: usize, by: R
             volume: volume(counted.into()),
             peak_bits: 1.0,
             peak_packets: 1.0,
+            gaps: 0,
         }),
         ended_by: None,
     };

@@ -211,6 +211,7 @@ fn run(scenario: &Scenario) -> Verdict {
             volume: volume(&scenario.end.counted),
             peak_bits: scenario.end.peak_bits,
             peak_packets: scenario.end.peak_packets,
+            gaps: 0,
         }),
         ended_by: None,
     };

@@ -238,6 +238,7 @@ fn a_reload_keeps_thresholds_that_are_the_same_and_ends_the_drilldowns_of_others
     let outcome = story.reload(&more.replace("hold = \"2s\"", "hold = \"3s\""));
     let ending = ended(&outcome);
     assert_eq!(ending.id, id);
+    assert_eq!(words(&outcome), ["cleared"], "no alert stays open");
     assert_eq!(ending.counted.unwrap().volume.bytes, 5 * ABOVE);
     assert_eq!(
         ending.ended_by.as_deref(),

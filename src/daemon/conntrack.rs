@@ -15,7 +15,7 @@ use crate::kernel::flows::Flows;
 use crate::kernel::routes::{Path, Routes};
 
 /// Other programs that delete flows and are told apart; a script may start a new one for each flow.
-const PROGRAMS_MAX: usize = 64;
+const PROGRAMS_MAX: usize = 4;
 /// How the others are called.
 const MANY: &str = "other programs";
 

@@ -11,12 +11,21 @@ use crate::config::Config;
 use crate::drilldown::set::DrilldownSet;
 use crate::drilldown::shares::KnownHosts;
 use crate::kernel::error::KernelError;
+use crate::kernel::facts;
 use crate::kernel::nftables::Nftables;
 use crate::kernel::probe::Probe;
 use crate::names::Names;
 
 /// Names are looked for so often, and for every verdict.
 const NAMES_EVERY: Duration = Duration::from_secs(5);
+/// What no longer matters once no drilldown goes on.
+const TROUBLES: [&str; 5] = [
+    "drops_unmeasured",
+    "events_unheard",
+    "flows_unreadable",
+    "names_unreadable",
+    "routes_unreadable",
+];
 /// The health code of temporary rules.
 const DROPS: &str = "drops_unmeasured";
 
@@ -121,6 +130,29 @@ impl Doors {
             }
         }
         outbox.report(DROPS, failed.as_ref());
+    }
+
+    /// What the kernel does not keep at this moment, flows that begin now will lack.
+    pub fn note_sysctls(&self, set: &mut DrilldownSet) {
+        let is_off = |name| facts::conntrack(name) == Some(0);
+        let (accounting, stamps) = (is_off("acct"), is_off("timestamp"));
+        let events = is_off("events") || !self.conntrack.listens();
+        // 2: the kernel keeps what it takes to tell an end only for flows that begin while somebody listens.
+        let ends_untold = facts::conntrack("events") == Some(2);
+        for drilldown in set.drilldowns() {
+            let circumstances = drilldown.circumstances();
+            circumstances.accounting_off |= accounting;
+            circumstances.stamps_off |= stamps;
+            circumstances.events_off |= events;
+            circumstances.ends_untold |= ends_untold;
+        }
+    }
+
+    /// No drilldown goes on any more.
+    pub fn shut(self, outbox: &Outbox) {
+        for code in TROUBLES {
+            outbox.report(code, None);
+        }
     }
 
     /// Who is who, looked up anew where it is time to, or where it is `pressing`.

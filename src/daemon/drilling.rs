@@ -20,20 +20,12 @@ use crate::drilldown::set::DrilldownSet;
 use crate::drilldown::shares::KnownHosts;
 use crate::drilldown::{AccountStart, Bracket, Drilldown};
 use crate::event::Event;
+use crate::kernel::addresses;
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::Nftables;
-use crate::kernel::{addresses, facts};
 
 /// Events are read so often: what waits meanwhile fits ten times into their buffer at 100,000 a second.
 const LISTEN_EVERY: Duration = Duration::from_millis(30);
-/// What no longer matters once no drilldown goes on.
-const TROUBLES: [&str; 5] = [
-    "drops_unmeasured",
-    "events_unheard",
-    "flows_unreadable",
-    "names_unreadable",
-    "routes_unreadable",
-];
 /// After a loss a dump finds what was missed, not more often than this.
 const RESYNC_EVERY: Duration = Duration::from_secs(5);
 
@@ -250,10 +242,8 @@ impl Drilling {
     /// Opens the doors where drilldowns go on, and closes them where none does.
     fn listen_as_needed(&mut self) {
         if self.set.is_empty() {
-            if self.doors.take().is_some() {
-                for code in TROUBLES {
-                    self.outbox.report(code, None);
-                }
+            if let Some(doors) = self.doors.take() {
+                doors.shut(&self.outbox);
             }
             self.out_of_step = false;
             return;
@@ -347,8 +337,8 @@ impl Drilling {
                 drilldown.circumstances().dump_error = Some(error.clone());
             }
         }
-        self.note_sysctls();
         if let Some(doors) = &mut self.doors {
+            doors.note_sysctls(&mut self.set);
             doors.read_drops(&self.followed, &mut self.set, &self.outbox);
         }
         self.keep_pace(began, cpu, dumped.is_err());
@@ -391,23 +381,6 @@ impl Drilling {
         }
         self.note(listened);
         dumped.and(unread.map_or(Ok(()), Err))
-    }
-
-    /// What the kernel does not keep at this moment, flows that begin now will lack.
-    fn note_sysctls(&mut self) {
-        let is_off = |name| facts::conntrack(name) == Some(0);
-        let (accounting, stamps) = (is_off("acct"), is_off("timestamp"));
-        let listens = (self.doors.as_ref()).is_some_and(|doors| doors.conntrack.listens());
-        let events = is_off("events") || !listens;
-        // 2: the kernel keeps what it takes to tell an end only for flows that begin while somebody listens.
-        let ends_untold = facts::conntrack("events") == Some(2);
-        for drilldown in self.set.drilldowns() {
-            let circumstances = drilldown.circumstances();
-            circumstances.accounting_off |= accounting;
-            circumstances.stamps_off |= stamps;
-            circumstances.events_off |= events;
-            circumstances.ends_untold |= ends_untold;
-        }
     }
 
     fn keep_pace(&mut self, began: Instant, cpu_before: Duration, failed: bool) {

@@ -73,12 +73,12 @@ impl Vitals {
     fn note(&mut self, trouble: Trouble) -> Option<Event> {
         match trouble.error {
             Some(message) => {
-                let found = health::entry(
-                    trouble.code,
-                    Severity::Error,
-                    message,
-                    fix_for(trouble.code),
-                );
+                let severity = match trouble.code {
+                    // Counting and naming go on; answers say less.
+                    "drops_unmeasured" | "names_unreadable" => Severity::Warning,
+                    _ => Severity::Error,
+                };
+                let found = health::entry(trouble.code, severity, message, fix_for(trouble.code));
                 let known = self.troubles.insert(trouble.code, found.clone());
                 known.is_none().then(|| event(&found, true))
             }
@@ -95,6 +95,10 @@ fn fix_for(code: &str) -> &'static str {
         "log_write_failed" | "totals_write_failed" => {
             "free space in the state directory, check its permissions, or raise the limit that is named"
         }
+        "names_unreadable" => {
+            "let flowctl read what is named, or name other places under [names] in the configuration"
+        }
+        "drops_unmeasured" => "it is tried again by the next drilldown; see `flowctl doctor`",
         "repair_failed" => "look at `nft list tables`; the repair is tried again at every tick",
         _ => "it is tried again at every tick; see `flowctl doctor`",
     }

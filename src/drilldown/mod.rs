@@ -92,6 +92,8 @@ pub struct Counted {
     pub peak_bits: f64,
     /// The highest packet rate of one interval.
     pub peak_packets: f64,
+    /// Times that it was found reset or made anew.
+    pub gaps: u32,
 }
 
 /// The search for the flows behind one counter, or of one host, within one account.
@@ -334,7 +336,8 @@ impl Drilldown {
     }
 
     /// The answer.
-    fn verdict(self, end: AccountEnd, known: &dyn KnownHosts, seen: &SeenFlows) -> Verdict {
+    fn verdict(mut self, end: AccountEnd, known: &dyn KnownHosts, seen: &SeenFlows) -> Verdict {
+        self.circumstances.counter_gaps = end.counted.map_or(0, |counted| counted.gaps);
         let counted = end.counted.map(|counted| counted.volume);
         let (found, account, ranking) = self.findings(counted, known, seen);
         let balance = account.balance();

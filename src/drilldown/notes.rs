@@ -12,6 +12,8 @@ pub struct Circumstances {
     pub failed_dumps: u64,
     /// The reason of the last one.
     pub dump_error: Option<String>,
+    /// Times that the counter itself was found reset or made anew.
+    pub counter_gaps: u32,
     /// Someone zeroed conntrack's counts.
     pub zeroed: bool,
     /// Flows that other programs deleted, by program.
@@ -61,6 +63,12 @@ impl Circumstances {
                 "conntrack or a counter could not be read {}: {}",
                 times(self.failed_dumps),
                 self.dump_error.as_deref().unwrap_or("no reason given")
+            ));
+        }
+        if self.counter_gaps > 0 {
+            notes.push(format!(
+                "the counter was reset or made anew {}: what it missed is in no figure here but excess_bytes, see the gaps in the log",
+                times(self.counter_gaps.into())
             ));
         }
         for (program, flows) in &self.deleted_by_program {
@@ -138,6 +146,19 @@ mod tests {
         let quiet = Circumstances::default();
         assert_eq!(quiet.notes(Limits::default()), [""; 0]);
         assert!(!quiet.lossy());
+    }
+
+    #[test]
+    fn a_counter_that_was_made_anew_is_said() {
+        let gaps = Circumstances {
+            counter_gaps: 2,
+            ends_untold: true,
+            events_off: true,
+            ..Circumstances::default()
+        };
+        let notes = gaps.notes(Limits::default());
+        assert!(notes[0].contains("reset or made anew 2 times"), "{notes:?}");
+        assert!(notes[1].contains("tells no events") && notes.len() == 2);
     }
 
     #[test]

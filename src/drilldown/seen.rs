@@ -638,7 +638,9 @@ mod tests {
         let flows = [flow(1, START, 10), flow(2, START, 10)];
         let mut dump_at = |wall, shown: &[FlowRecord], complete: bool| {
             seen.begin_dump(wall);
-            shown.iter().for_each(|record| drop(seen.see(record)));
+            for record in shown {
+                seen.see(record);
+            }
             if complete {
                 seen.end_dump();
             }

@@ -25,7 +25,7 @@ pub struct Probe {
 
 impl Probe {
     /// Gets ready to stand beside the table of that name; installs nothing. `None` where the kernel has no tables that
-    /// go with their owner (before Linux 5.12), or there is one of the name.
+    /// go with their owner (before Linux 5.12). A table of the name is an error.
     pub fn open(main: &str) -> Result<Option<Probe>, KernelError> {
         let table = probe::table_name(main);
         let mut nftables = Nftables::open()?;
@@ -37,11 +37,12 @@ impl Probe {
             Ok(free)
         });
         match free {
-            Ok(free) => Ok(free.then(|| Probe {
+            Ok(true) => Ok(Some(Probe {
                 nftables,
                 table,
                 watches: BTreeMap::new(),
             })),
+            Ok(false) => Err(KernelError::ForeignTable { name: table }),
             Err(error) if is_impossible(&error) => Ok(None),
             Err(error) => Err(error),
         }
