@@ -114,6 +114,8 @@ pub struct Drilldown {
     slot: Option<u8>,
     dumps_begun: u32,
     dumps_ended: u32,
+    /// Nanoseconds since 1970: what is born since then counts whole.
+    whole_since: u64,
     /// Nanoseconds since 1970, once it is over.
     closed_at: Option<u64>,
 }
@@ -139,6 +141,7 @@ impl Drilldown {
         scope: Scope,
         start: AccountStart,
     ) -> Self {
+        let whole_since = nanoseconds(start.quiet_since);
         Drilldown {
             id,
             threshold,
@@ -154,6 +157,7 @@ impl Drilldown {
             slot: None,
             dumps_begun: 0,
             dumps_ended: 0,
+            whole_since,
             closed_at: None,
         }
     }
@@ -237,7 +241,7 @@ impl Drilldown {
     /// Whether it counts whole. Without stamps a flow is new if a whole dump did not show it, and all had room.
     fn is_born_inside(&self, record: &FlowRecord) -> bool {
         match record.start {
-            Some(start) => start >= nanoseconds(self.start.quiet_since),
+            Some(start) => start >= self.whole_since,
             None => self.dumps_ended > 0 && !self.limits.overflowed,
         }
     }

@@ -19,7 +19,7 @@ use crate::units::Volume;
 /// Tells by which devices the ends of a flow are reached; `None` where that cannot be asked now.
 pub type PathOf<'a> = &'a mut dyn FnMut(IpAddr, IpAddr) -> Option<Path>;
 
-/// Drilldowns with views of full size, some 6 MiB each; those beyond have an eighth of it.
+/// Drilldowns with views of full size, some 3 MiB each; those beyond have an eighth of it.
 const LARGE_MAX: usize = 8;
 
 /// All drilldowns going on.

@@ -6,8 +6,8 @@ use std::hash::Hash;
 
 use crate::units::Volume;
 
-/// Keys a view holds: with rows of 200 bytes some 3 MiB.
-pub const ROWS_MAX: usize = 14_336;
+/// Keys a view holds: with rows of 200 bytes some 1.5 MiB.
+pub const ROWS_MAX: usize = 7_168;
 
 /// What a row is ranked by when the smaller ones must go.
 pub trait Row {
