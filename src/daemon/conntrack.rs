@@ -117,7 +117,10 @@ impl Conntrack {
             Some(address) => self.flows.dump_of(address, each, between),
             None => self.flows.dump(each, between),
         };
-        (dumped, carrier.into_inner().listened)
+        // A dump itself ends flows whose time is over, and shows them no more: what they moved last is in their events.
+        let mut carrier = carrier.into_inner();
+        carrier.drain(&mut self.events);
+        (dumped, carrier.listened)
     }
 }
 

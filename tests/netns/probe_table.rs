@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use flowctl::config::{Config, Format, parse};
+use flowctl::kernel::error::KernelError;
 use flowctl::kernel::nft::message;
 use flowctl::kernel::probe::Probe;
 use flowctl::lab::{Family, Lab, LabOptions, Namespace};
@@ -49,7 +50,13 @@ fn config() -> Config {
 }
 
 fn open(namespace: &Namespace) -> Option<Probe> {
-    namespace.run(|| Probe::open("flowctl")).unwrap().unwrap()
+    match namespace.run(|| Probe::open("flowctl")).unwrap() {
+        Err(KernelError::ForeignTable { name }) => {
+            assert_eq!(name, TABLE);
+            None
+        }
+        opened => opened.unwrap(),
+    }
 }
 
 fn watch(probe: &mut Probe, number: u32, counter: &str) {
