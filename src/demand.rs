@@ -54,6 +54,17 @@ pub struct Moment {
     pub kernel: Option<Volume>,
 }
 
+impl Moment {
+    /// That of a reading.
+    fn of(tick: Tick) -> Moment {
+        Moment {
+            tick,
+            now: tick.at,
+            kernel: None,
+        }
+    }
+}
+
 /// A drilldown that was begun.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Begun {
@@ -202,11 +213,7 @@ impl Demands {
             .iter_mut()
             .filter(|demand| demand.ended.is_none())
         {
-            let moment = Moment {
-                tick,
-                now: tick.at,
-                kernel: None,
-            };
+            let moment = Moment::of(tick);
             demand.note_peak(tick, meter);
             outcome.asks.extend(demand.counted(meter, &moment));
         }
@@ -257,11 +264,7 @@ impl Demands {
 
     /// The same for all of them.
     pub fn end_all(&mut self, tick: Tick, meter: &Meter, by: &str, outcome: &mut Outcome) {
-        let moment = Moment {
-            tick,
-            now: tick.at,
-            kernel: None,
-        };
+        let moment = Moment::of(tick);
         let ends = self.going.iter_mut();
         let ends = ends.filter_map(|demand| demand.end(moment, meter, Some(by)));
         outcome.asks.extend(ends);
@@ -297,11 +300,7 @@ impl Demands {
             match (position, &mut demand.tally) {
                 (Some((position, _)), Some(tally)) => tally.position = position,
                 (None, _) | (_, None) => {
-                    let moment = Moment {
-                        tick: now,
-                        now: now.at,
-                        kernel: None,
-                    };
+                    let moment = Moment::of(now);
                     let by = Some("the configuration was reloaded");
                     outcome.asks.extend(demand.end(moment, meter, by));
                 }

@@ -259,7 +259,7 @@ proptest! {
     fn a_balance_of_any_numbers_sums_up(
         counted: u64, flows: u64, before: u64, after: u64, born: u64, last: u64,
         untracked: u64, unconfirmed: u64, icmp_error: u64,
-        older: bool, offloaded: bool, no_accounting: bool, zeroed: bool, lossy: bool, unheard: bool, dumped: bool,
+        older: bool, offloaded: bool, no_accounting: bool, zeroed: bool, lossy: bool, dumped: bool,
     ) {
         let account = Account {
             counted,
@@ -280,7 +280,6 @@ proptest! {
             no_accounting,
             zeroed,
             lossy,
-            unheard,
         };
         let balance = account.balance();
         prop_assert_eq!(balance.attributed + balance.unexplained, counted);

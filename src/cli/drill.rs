@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use super::DrillArgs;
 use super::columns::wrapped;
 use super::exit::ExitCode;
+use super::flows;
 use super::format::foreign;
 use super::log_text;
 use super::output::{self, Output, OutputError};
@@ -186,10 +187,7 @@ impl Display<'_> {
                 (false, false) => Form::Lines,
                 (false, true) => Form::Screen(None),
             },
-            what: match about {
-                About::Counter(name) => name.to_string(),
-                About::Host(address) => address.to_string(),
-            },
+            what: flows::about(about.counter(), about.host()),
             style,
             output: Output::default(),
             ending: false,

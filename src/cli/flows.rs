@@ -3,8 +3,31 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use super::format::foreign;
-use crate::drilldown::verdict::{EndShare, FlowShare, HostShare, ServiceShare};
+use super::format::{foreign, percent, volume};
+use super::style::Style;
+use crate::drilldown::verdict::{EndShare, Findings, FlowShare, HostShare, ServiceShare};
+use crate::units::CounterName;
+
+/// What a drilldown is about: the counter, or the host asked for.
+pub fn about(counter: Option<&CounterName>, host: Option<IpAddr>) -> String {
+    match (counter, host) {
+        (Some(counter), _) => counter.to_string(),
+        (None, host) => host.map(|host| host.to_string()).unwrap_or_default(),
+    }
+}
+
+/// `93 % of 1.05 GiB explained`; how much was found where nothing counts.
+pub fn so_far(counted: Option<u64>, found: &Findings, style: &Style) -> String {
+    match counted {
+        Some(0) => "nothing counted yet".to_owned(),
+        Some(counted) => format!(
+            "{} of {} explained",
+            percent((found.attributed_bytes as f64 / counted as f64).min(1.0)),
+            volume(counted, style.units)
+        ),
+        None => volume(found.attributed_bytes, style.units),
+    }
+}
 
 /// `nas (192.168.1.5)`, or the address alone.
 pub fn host(host: &HostShare) -> String {

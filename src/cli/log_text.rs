@@ -202,11 +202,7 @@ fn asked(
     counter: Option<&CounterName>,
     host: Option<IpAddr>,
 ) -> String {
-    let what = match (counter, host) {
-        (Some(counter), _) => counter.to_string(),
-        (None, Some(host)) => host.to_string(),
-        (None, None) => String::new(),
-    };
+    let what = flows::about(counter, host);
     match threshold {
         Some(threshold) => format!("{threshold}: {what}"),
         None => what,

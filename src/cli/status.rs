@@ -179,20 +179,9 @@ fn drilldowns(report: &Report, style: &Style) -> Vec<String> {
 }
 
 fn one_drilldown(report: &Report, drilldown: &DrilldownReport, style: &Style) -> Vec<String> {
-    let what = match (&drilldown.counter, drilldown.host) {
-        (Some(counter), _) => counter.to_string(),
-        (None, host) => host.map(|host| host.to_string()).unwrap_or_default(),
-    };
+    let what = flows::about(drilldown.counter.as_ref(), drilldown.host);
     let title = style.paint(Paint::Strong, &format!("drilldown of {what}"));
-    let so_far = match (drilldown.coverage, drilldown.counted_bytes) {
-        (Some(coverage), Some(counted)) => format!(
-            "{} of {} explained",
-            percent(coverage),
-            volume(counted, style.units)
-        ),
-        (_, Some(_)) => "nothing counted yet".to_owned(),
-        (_, None) => volume(drilldown.found.attributed_bytes, style.units),
-    };
+    let so_far = flows::so_far(drilldown.counted_bytes, &drilldown.found, style);
     let asker = match &drilldown.threshold {
         Some(threshold) => format!("for {threshold}"),
         None => "on demand".to_owned(),

@@ -76,16 +76,7 @@ impl Watched {
             return format!("{what}: no look at conntrack yet");
         };
         let lasted = duration(between(self.started, *time));
-        let found = &list.found;
-        let so_far = match list.counted_bytes {
-            Some(0) => "nothing counted yet".to_owned(),
-            Some(counted) => format!(
-                "{} of {} explained",
-                percent((found.attributed_bytes as f64 / counted as f64).min(1.0)),
-                volume(counted, style.units)
-            ),
-            None => volume(found.attributed_bytes, style.units),
-        };
+        let so_far = flows::so_far(list.counted_bytes, &list.found, style);
         let rate = self.rate().map(|rate| bit_rate(rate, style.units));
         let rate = rate.map_or(String::new(), |rate| format!(", {rate}"));
         format!("{what}, {lasted}: {so_far}{rate}")

@@ -46,7 +46,7 @@ pub use value::{DurationError, parse_duration};
 
 use crate::units::{
     BitRate, CounterName, DevicePattern, ExistingCounter, HostName, InterfaceName, Mac, PacketRate,
-    SubnetName, ThresholdName,
+    SubnetName, TableFamily, ThresholdName,
 };
 
 /// A whole configuration, every reference resolved and every default filled in.
@@ -129,6 +129,19 @@ pub struct Counter {
     pub selectors: Selectors,
     /// Of its direction, summed over its interfaces; `None` when one of them says nothing.
     pub capacity: Option<BitRate>,
+}
+
+impl Counter {
+    /// Where the kernel has it: the table's family and name, and its own; `table` is the one of our counters.
+    pub fn in_kernel<'a>(&'a self, table: &'a str) -> (TableFamily, &'a str, &'a str) {
+        match &self.existing {
+            None => (TableFamily::Inet, table, self.name.as_str()),
+            Some(existing) => {
+                let table = existing.table();
+                (table.family(), table.name(), existing.counter())
+            }
+        }
+    }
 }
 
 /// What a packet must match. `None` means "any"; at least one is given, but where nobody asks for the flows of an

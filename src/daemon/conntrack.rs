@@ -60,13 +60,8 @@ impl Conntrack {
         })
     }
 
-    /// Listens to what the drilldowns need to hear; without any it listens to nothing, since a listener makes every
-    /// new flow dearer.
+    /// Listens to what the drilldowns need to hear.
     pub fn listen_for(&mut self, set: &DrilldownSet) -> Result<(), KernelError> {
-        if set.is_empty() {
-            self.events = None;
-            return Ok(());
-        }
         let births = set.needs_births();
         match &mut self.events {
             Some(events) => events.listen_to_births(births),

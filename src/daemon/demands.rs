@@ -11,7 +11,7 @@ use crate::demand::{self, About, Conntrack, Moment};
 use crate::event::{Event, Record};
 use crate::kernel::facts;
 use crate::sink::drill::{DrillRequest, Told};
-use crate::units::{CounterName, TableFamily, Volume};
+use crate::units::{CounterName, Volume};
 
 /// Those who wait for a drilldown.
 #[derive(Default)]
@@ -96,20 +96,11 @@ impl Daemon {
         let now = clock::tick(self.sequence);
         let kernel = match about {
             About::Host(_) => None,
-            About::Counter(name) => match self.read_counter(name) {
-                Some(kernel) => Some(kernel),
-                None => {
-                    let tick = self.last_reading.tick;
-                    return Moment {
-                        tick,
-                        now: now.at,
-                        kernel: None,
-                    };
-                }
-            },
+            About::Counter(name) => self.read_counter(name),
         };
+        let unread = kernel.is_none() && about.counter().is_some();
         Moment {
-            tick: now,
+            tick: if unread { self.last_reading.tick } else { now },
             now: now.at,
             kernel,
         }
@@ -117,17 +108,8 @@ impl Daemon {
 
     fn read_counter(&mut self, name: &CounterName) -> Option<Volume> {
         let counter = self.config.counter(name)?;
-        let nftables = self.table.nftables();
-        let read = match &counter.existing {
-            None => {
-                let table = &self.config.table.name;
-                nftables.counter(TableFamily::Inet, table, name.as_str())
-            }
-            Some(existing) => {
-                let table = existing.table();
-                nftables.counter(table.family(), table.name(), existing.counter())
-            }
-        };
+        let (family, table, name) = counter.in_kernel(&self.config.table.name);
+        let read = self.table.nftables().counter(family, table, name);
         // What is wrong with the table is said by the next reading of all counters.
         read.ok().flatten()
     }

@@ -134,11 +134,11 @@ impl Doors {
 
     /// What the kernel does not keep at this moment, flows that begin now will lack.
     pub fn note_sysctls(&self, set: &mut DrilldownSet) {
-        let is_off = |name| facts::conntrack(name) == Some(0);
-        let (accounting, stamps) = (is_off("acct"), is_off("timestamp"));
-        let events = is_off("events") || !self.conntrack.listens();
+        let [accounting, stamps, events] = ["acct", "timestamp", "events"].map(facts::conntrack);
+        let (accounting, stamps) = (accounting == Some(0), stamps == Some(0));
         // 2: the kernel keeps what it takes to tell an end only for flows that begin while somebody listens.
-        let ends_untold = facts::conntrack("events") == Some(2);
+        let ends_untold = events == Some(2);
+        let events = events == Some(0) || !self.conntrack.listens();
         for drilldown in set.drilldowns() {
             let circumstances = drilldown.circumstances();
             circumstances.accounting_off |= accounting;

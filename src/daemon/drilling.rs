@@ -55,6 +55,13 @@ struct LastDump {
     failed: bool,
 }
 
+impl LastDump {
+    /// How long the other cores are left alone after it.
+    fn cool(&self) -> Duration {
+        self.took * REST_FACTOR
+    }
+}
+
 impl Drilling {
     /// No drilldown goes on.
     pub fn new(config: Arc<Config>, inbox: SyncSender<Message>) -> Self {
@@ -113,13 +120,12 @@ impl Drilling {
         let Some(last) = self.last_dump else {
             return Duration::ZERO;
         };
-        let cool = last.took * REST_FACTOR;
         let begins = |followed: &Followed| followed.dumps == 0 && followed.told;
         let begins = self.followed.iter().any(begins) && !last.failed;
         // A drilldown that begins does not wait for the beat, nor does one that has lost events.
         let wait = match (begins, self.out_of_step) {
-            (true, _) => cool,
-            (false, true) => self.pace.interval().min(cool.max(RESYNC_EVERY)),
+            (true, _) => last.cool(),
+            (false, true) => self.pace.interval().min(last.cool().max(RESYNC_EVERY)),
             (false, false) => self.pace.interval(),
         };
         (last.ended + wait).saturating_duration_since(clock::monotonic())
@@ -197,7 +203,7 @@ impl Drilling {
         let differs = each.any(|(id, scope)| !self.set.is_about(id, scope));
         let rested = self
             .last_dump
-            .is_none_or(|last| last.ended + last.took * REST_FACTOR <= clock::monotonic());
+            .is_none_or(|last| last.ended + last.cool() <= clock::monotonic());
         if differs && rested {
             // What flows moved until now belongs to the counter as it was.
             self.look();

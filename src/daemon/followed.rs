@@ -10,7 +10,7 @@ use crate::drilldown::scope::Scope;
 use crate::drilldown::verdict::Findings;
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::Nftables;
-use crate::units::{TableFamily, Volume};
+use crate::units::Volume;
 
 /// A drilldown that goes on.
 pub struct Followed {
@@ -70,14 +70,13 @@ impl Followed {
 
     /// What it is about by that configuration; `None` where it stays as it is, or the account is closed.
     pub fn scope_in(&self, config: &Config, own: &[IpAddr]) -> Option<Scope> {
-        let goes_on = self.ending.is_none();
-        match &self.question {
-            Question::Counter(counter) => {
-                let counter = config.counter(&counter.name)?;
-                goes_on.then(|| Scope::new(config, counter, own))
-            }
-            Question::Host(host) => goes_on.then(|| Scope::of_host(*host, own)),
+        if self.ending.is_some() {
+            return None;
         }
+        Some(match &self.question {
+            Question::Counter(counter) => Scope::new(config, config.counter(&counter.name)?, own),
+            Question::Host(host) => Scope::of_host(*host, own),
+        })
     }
 
     /// What its counter has counted since the account began, at this moment.
@@ -85,13 +84,8 @@ impl Followed {
         let Some(counter) = self.counter().filter(|_| self.told) else {
             return Ok(Volume::default());
         };
-        let now = match &counter.existing {
-            None => nftables.counter(TableFamily::Inet, table, counter.name.as_str()),
-            Some(existing) => {
-                let table = existing.table();
-                nftables.counter(table.family(), table.name(), existing.counter())
-            }
-        }?;
+        let (family, table, name) = counter.in_kernel(table);
+        let now = nftables.counter(family, table, name)?;
         // A value below the last one is a reset, which the loop accounts for at its next reading.
         Ok(self
             .counted

@@ -22,10 +22,8 @@ pub struct Account {
     pub no_accounting: bool,
     /// Whether someone zeroed conntrack's counts.
     pub zeroed: bool,
-    /// Whether events, dumps or flows were lost.
+    /// Whether events, dumps or flows were lost, or ends of flows not told.
     pub lossy: bool,
-    /// Whether ends of flows were not told.
-    pub unheard: bool,
 }
 
 /// Counted by rules in the same place as the counter: packets that no flow counts.
@@ -98,7 +96,7 @@ impl Account {
             causes.no_accounting = rest;
         } else if self.zeroed {
             causes.gap = rest;
-        } else if self.lossy || self.unheard {
+        } else if self.lossy {
             causes.events_lost = rest;
         } else if self.offloaded {
             causes.offloaded = rest;

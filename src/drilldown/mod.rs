@@ -392,8 +392,7 @@ impl Drilldown {
             offloaded: self.limits.offloaded,
             no_accounting: self.limits.no_accounting,
             zeroed: self.circumstances.zeroed,
-            lossy: self.lossy(),
-            unheard: self.circumstances.events_off,
+            lossy: self.lossy() || self.circumstances.events_off,
         }
     }
 

@@ -71,7 +71,6 @@ pub struct SeenFlows {
     flows: Vec<Seen>,
     positions: HashTable<u32>,
     free: u32,
-    kept: usize,
     hasher: RandomState,
     labels: LabelBook,
     /// Where the dump going on should find its next flow.
@@ -146,7 +145,6 @@ impl SeenFlows {
             flows: Vec::new(),
             positions: HashTable::new(),
             free: NOWHERE,
-            kept: 0,
             hasher: RandomState::new(),
             labels: LabelBook::default(),
             expected: 0,
@@ -158,12 +156,12 @@ impl SeenFlows {
 
     /// How many are kept.
     pub fn len(&self) -> usize {
-        self.kept
+        self.positions.len()
     }
 
     /// Whether none is kept.
     pub fn is_empty(&self) -> bool {
-        self.kept == 0
+        self.positions.is_empty()
     }
 
     /// A dump begins at `wall`, nanoseconds since 1970.
@@ -315,7 +313,6 @@ impl SeenFlows {
             .insert_unique(hash(fingerprint), position, |at| {
                 hash(flows[*at as usize].fingerprint)
             });
-        self.kept += 1;
         Some(Place(position))
     }
 
@@ -331,7 +328,6 @@ impl SeenFlows {
         seen.marks = Marks(Marks::FREE);
         seen.fingerprint[0] = self.free;
         self.free = position as u32;
-        self.kept -= 1;
     }
 
     /// As dumps show flows in the same order again, the next one is mostly the next here: memory is read forwards.

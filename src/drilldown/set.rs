@@ -73,23 +73,26 @@ impl DrilldownSet {
 
     /// Whether the one with that id would go on just as it does in that scope.
     pub fn is_about(&self, id: &str, scope: &Scope) -> bool {
-        let mut named = self
-            .drilldowns
+        self.get(id)
+            .is_none_or(|drilldown| drilldown.scope().judges_as(scope))
+    }
+
+    fn get(&self, id: &str) -> Option<&Drilldown> {
+        self.drilldowns
             .iter()
-            .filter(|drilldown| drilldown.id() == id);
-        named.all(|drilldown| drilldown.scope().judges_as(scope))
+            .find(|drilldown| drilldown.id() == id)
     }
 
     /// One goes on in another scope: its counter has other prefixes, or the router other addresses.
     pub fn go_on(&mut self, id: &str, scope: Scope) {
-        let mut drilldowns = self.drilldowns.iter_mut();
-        let Some(drilldown) = drilldowns.find(|drilldown| drilldown.id() == id) else {
+        let Some(drilldown) = self.get_mut(id) else {
             return;
         };
-        if drilldown.scope().our_labels != scope.our_labels {
+        let relabelled = drilldown.scope().our_labels != scope.our_labels;
+        drilldown.go_on(scope);
+        if relabelled {
             self.seen.forget_labels(|_| true);
         }
-        drilldown.go_on(scope);
     }
 
     /// Routes, devices or interfaces may be others: what was judged by them is judged anew.
@@ -174,10 +177,7 @@ impl DrilldownSet {
         counted: Option<Volume>,
         known: &dyn KnownHosts,
     ) -> Option<Findings> {
-        let drilldown = self
-            .drilldowns
-            .iter()
-            .find(|drilldown| drilldown.id() == id)?;
+        let drilldown = self.get(id)?;
         Some(drilldown.findings(counted, known, &self.seen).0)
     }
 
@@ -206,12 +206,15 @@ impl DrilldownSet {
 
     /// Labels that are not ours tell nothing.
     fn remember(&mut self, place: Option<Place>, record: &FlowRecord) {
+        let Some((place, labels)) = place.zip(record.labels) else {
+            return;
+        };
         let ours = self
             .drilldowns
             .iter()
             .map(|drilldown| drilldown.scope().our_labels);
-        let labels = record.labels.unwrap_or(0) & ours.fold(0, |all, ours| all | ours);
-        if let Some(place) = place.filter(|_| labels != 0) {
+        let labels = labels & ours.fold(0, |all, ours| all | ours);
+        if labels != 0 {
             self.seen.remember_labels(place, labels, false);
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use crate::drilldown::flow::{Flow, FlowKey, Service};
-use crate::drilldown::rank::{Ranked, Ranking};
+use crate::drilldown::rank::{HostSum, Ranked, Ranking};
 use crate::drilldown::services;
 use crate::drilldown::verdict::{EndShare, FlowShare, HostShare, ServiceShare};
 use crate::kernel::conntrack::{Detail, protocol};
@@ -58,7 +58,7 @@ pub struct Shares<'a> {
 impl Shares<'_> {
     /// The named hosts.
     pub fn hosts(&self, ranking: &Ranking) -> Vec<HostShare> {
-        let share = |host: &crate::drilldown::rank::HostSum| {
+        let share = |host: &HostSum| {
             let known = host
                 .addresses
                 .iter()

@@ -107,20 +107,21 @@ pub(super) fn write_dynamic(w: &mut Writer, field: Field, size: u32, id: u32) {
 
 /// The same of a set of ICMP types.
 pub(super) fn write_icmp_types(w: &mut Writer, id: u32) {
-    w.be32(3, 0);
-    w.be32(4, TYPE_ICMP_TYPE);
-    w.be32(5, 1);
-    w.be32(10, id);
-    w.attribute(13, &NETWORK_BYTE_ORDER);
+    write_bytes(w, id, TYPE_ICMP_TYPE, &NETWORK_BYTE_ORDER);
 }
 
 /// The same of a set of packet types.
 pub(super) fn write_packet_types(w: &mut Writer, id: u32) {
+    write_bytes(w, id, TYPE_PKTTYPE, &HOST_BYTE_ORDER);
+}
+
+/// The same of a set of single bytes; type and order are for nft, which prints them.
+fn write_bytes(w: &mut Writer, id: u32, data_type: u32, byte_order: &[u8]) {
     w.be32(3, 0);
-    w.be32(4, TYPE_PKTTYPE);
+    w.be32(4, data_type);
     w.be32(5, 1);
     w.be32(10, id);
-    w.attribute(13, &HOST_BYTE_ORDER);
+    w.attribute(13, byte_order);
 }
 
 /// One element: a key (exact), a key with its inclusive end (concatenation), or a beginning and an exclusive end

@@ -1,7 +1,7 @@
 //! Scenes of a flood that the firewall drops: it arrives and is counted, conntrack keeps nothing of it, and the hosts
 //! whose traffic is accepted are named beside it.
 
-use flowctl::lab::{Ends, Family, Lab, LabOptions, Protocol};
+use flowctl::lab::{Ends, Family, Generator, Lab, LabOptions, Protocol, UdpLoad};
 
 use crate::scenes_stage::{
     ANY, M, assert_exact, await_awake, config, datagrams, endless, sent, stopped, udp, verdict,
@@ -19,15 +19,23 @@ struct Sent {
     less: u64,
 }
 
-/// One host floods what the firewall drops, two others upload.
-fn flood_beside_uploads(lab: &Lab) -> Sent {
+/// The first host floods what the firewall drops.
+fn refused_flood(lab: &Lab, load: &UdpLoad) -> Generator {
     let refused = lab.server(Family::V4, 6, 9);
     let mut firewall = lab.firewall().unwrap();
     firewall
         .drop_flow(Protocol::Udp, lab.lan[0].v4, refused.address)
         .unwrap();
-    let flood = Ends::new(lab.lan[0].end(Family::V4, 0), refused);
-    let flood = udp("flood", &flood, &datagrams(20.0 * M, 1000, 6000));
+    udp(
+        "flood",
+        &Ends::new(lab.lan[0].end(Family::V4, 0), refused),
+        load,
+    )
+}
+
+/// One host floods what the firewall drops, two others upload.
+fn flood_beside_uploads(lab: &Lab) -> Sent {
+    let flood = refused_flood(lab, &datagrams(20.0 * M, 1000, 6000));
     let [more, less] = [(1, 1200), (2, 800)].map(|(position, count)| {
         let client = lab.lan[position].end(Family::V4, 0);
         let ends = Ends::new(client, lab.server(Family::V4, 1, position as u16));
@@ -77,13 +85,7 @@ fn a_flood_that_is_dropped_is_said_to_be_unconfirmed_and_by_whom() {
     };
     let bench = Bench::new(&lab.router, &config(&[("lan_in", ANY)]));
     let daemon = bench.start();
-    let refused = lab.server(Family::V4, 6, 9);
-    let mut firewall = lab.firewall().unwrap();
-    firewall
-        .drop_flow(Protocol::Udp, lab.lan[0].v4, refused.address)
-        .unwrap();
-    let flood = Ends::new(lab.lan[0].end(Family::V4, 0), refused);
-    let flood = udp("flood", &flood, &endless(10.0 * M, 1000));
+    let flood = refused_flood(&lab, &endless(10.0 * M, 1000));
     let accepted = Ends::new(lab.lan[1].end(Family::V4, 0), lab.server(Family::V4, 1, 1));
     let accepted = udp("accepted", &accepted, &endless(3.0 * M, 1000));
     await_awake(&daemon);
