@@ -254,9 +254,10 @@ impl Drilling {
             self.out_of_step = false;
             return;
         }
-        let opened = self.doors().map(|_| ());
-        self.outbox
-            .report("flows_unreadable", opened.as_ref().err());
+        if let Err(error) = self.doors() {
+            self.outbox.report("flows_unreadable", Some(&error));
+        }
+        // That they can be opened does not mean that they can be read: only a dump says so.
         let Some(doors) = &mut self.doors else {
             return;
         };
