@@ -374,7 +374,7 @@ fn on_a_terminal_a_drilldown_is_drawn_in_place_until_it_is_interrupted() {
         say(stream, &lines(3..4));
     });
     let drill = format!(
-        "{} drill wan_out --color never --socket {}",
+        "exec {} drill wan_out --color never --socket {}",
         env!("CARGO_BIN_EXE_flowctl"),
         daemon.socket.display()
     );
