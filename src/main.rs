@@ -41,5 +41,7 @@ fn dispatch(cli: &cli::Cli) -> Result<cli::exit::ExitCode, cli::exit::ExitCode> 
         }
         Command::Doctor(args) => cli::doctor::run(args, options),
         Command::Remove(_) => cli::remove::run(options),
+        Command::Completions(args) => cli::install::completions(args),
+        Command::Man(args) => cli::install::man(args),
     })
 }

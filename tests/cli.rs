@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this is a test")]
 #![allow(clippy::disallowed_methods, reason = "the program under test is run")]
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -422,4 +423,42 @@ fn help_says_how_a_drilldown_ends() {
         .unwrap();
     let help = text(&help.stdout);
     assert_eq!(help, include_str!("data/drill_help.txt"), "{help}");
+}
+
+#[test]
+fn what_a_package_installs_names_every_command() {
+    let help = output(&["-h"]).stdout;
+    let (_, listed) = text(&help).split_once("Commands:\n").unwrap();
+    let (listed, _) = listed.split_once("\n\n").unwrap();
+    let commands: Vec<&str> = (listed.lines())
+        .map(|line| line.split_whitespace().next().unwrap())
+        .filter(|command| *command != "help")
+        .collect();
+    assert!(commands.contains(&"status"), "{commands:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    let written = output(&["man", pages.to_str().unwrap()]);
+    assert_eq!(written.status.code(), Some(0), "{}", text(&written.stderr));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = output(&["completions", shell]).stdout;
+        let script = text(&script);
+        for command in &commands {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+    for command in &commands {
+        let page = fs::read_to_string(pages.join(format!("flowctl-{command}.1"))).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    let main = fs::read_to_string(pages.join("flowctl.1")).unwrap();
+    assert!(main.contains("75  another instance"), "{main}");
+    assert_eq!(fs::read_dir(&pages).unwrap().count(), commands.len() + 1);
+
+    let taken = folder.path().join("file");
+    fs::write(&taken, "").unwrap();
+    let refused = output(&["man", taken.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = text(&refused.stderr);
+    assert!(why.contains("cannot write the manual pages to"), "{why}");
 }

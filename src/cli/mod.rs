@@ -26,6 +26,7 @@ pub mod drill;
 pub mod exit;
 pub mod flows;
 pub mod format;
+pub mod install;
 pub mod log;
 pub mod log_text;
 pub mod output;
@@ -48,9 +49,20 @@ pub const DEFAULT_SOCKET: &str = "/run/flowctl/control.sock";
 /// Used when no configuration says otherwise; relative to the state directory.
 pub const DEFAULT_LOG: &str = "drilldowns.jsonl";
 
+const EXIT_STATUS: &str = "\
+Exit status:
+   0  done
+   1  not done; for `status --check`: pending, or something makes numbers wrong
+   2  for `status --check`: a threshold fires
+   3  the daemon is not reachable
+  64  the command line is not understood
+  75  another instance runs in this network namespace
+  77  a privilege is missing
+  78  the configuration has problems, or is not there";
+
 /// Count traffic with nftables for almost nothing, and learn who moved it the moment it matters.
 #[derive(Debug, Parser)]
-#[command(name = "flowctl", version, subcommand_required = true)]
+#[command(name = "flowctl", version, subcommand_required = true, after_long_help = EXIT_STATUS)]
 pub struct Cli {
     /// For every command.
     #[command(flatten)]
@@ -109,6 +121,10 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Stop the daemon and take its table away
     Remove(RemoveArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
 }
 
 /// `flowctl run`.
@@ -218,6 +234,22 @@ pub struct DoctorArgs {
 /// `flowctl remove`.
 #[derive(Debug, Clone, Args)]
 pub struct RemoveArgs {}
+
+/// `flowctl completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// `flowctl man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Write flowctl.1 and a page for each command into DIR, which is made if it is not there
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
 
 /// Why a period was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
