@@ -37,10 +37,8 @@ pub fn man(args: &ManArgs) -> ExitCode {
 }
 
 fn write_pages(directory: &Path) -> Result<(), ManError> {
-    // Without the command `help`, whose pages would be those of all the others once more.
-    let command = Cli::command().disable_help_subcommand(true);
     fs::create_dir_all(directory)
-        .and_then(|()| clap_mangen::generate_to(command, directory))
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory))
         .map_err(|source| ManError {
             directory: directory.to_owned(),
             source,
