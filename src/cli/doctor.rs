@@ -1,6 +1,7 @@
 //! `flowctl doctor`: everything that makes numbers wrong or incomplete, each with its remedy.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::exit::ExitCode;
 use super::format::foreign;
@@ -17,6 +18,9 @@ use crate::names::Names;
 use crate::report::{Health, Report, Severity};
 use crate::sink::ask::ask;
 use crate::units::ExistingCounter;
+
+/// For a server that tells names, as long as it may take.
+const NAMES_PATIENCE: Duration = Duration::from_secs(12);
 
 /// Examines this network namespace, and asks the daemon if one answers.
 pub fn run(args: &DoctorArgs, options: &Options) -> ExitCode {
@@ -105,7 +109,7 @@ fn names(config: &Config) -> Option<Health> {
     if !config.wants_conntrack() {
         return None;
     }
-    let unreadable = Names::new(config).refresh();
+    let unreadable = Names::new(config).refresh(NAMES_PATIENCE);
     let fix = "make it readable, or write under names.leases what is to be read; until then hosts go without these names";
     (!unreadable.is_empty()).then(|| {
         let message = unreadable.join("; ");

@@ -18,6 +18,8 @@ use crate::names::Names;
 
 /// Names are looked for so often, and for every verdict.
 const NAMES_EVERY: Duration = Duration::from_secs(5);
+/// For a server that tells names: a healthy one answers in a few milliseconds, and events wait meanwhile.
+const NAMES_PATIENCE: Duration = Duration::from_millis(250);
 /// What no longer matters once no drilldown goes on.
 const TROUBLES: [&str; 5] = [
     "drops_unmeasured",
@@ -159,7 +161,7 @@ impl Doors {
     pub fn look_up_names(&mut self, pressing: bool, outbox: &Outbox) -> &dyn KnownHosts {
         let now = clock::monotonic();
         if pressing || self.named_at.is_none_or(|at| at + NAMES_EVERY <= now) {
-            let troubles = self.names.refresh();
+            let troubles = self.names.refresh(NAMES_PATIENCE);
             self.named_at = Some(now);
             outbox.send(Message::Trouble(Trouble {
                 code: "names_unreadable",

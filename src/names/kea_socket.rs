@@ -1,9 +1,10 @@
-//! A conversation with Kea over its control socket: one command, one answer, and Kea hangs up. Where it does not answer
-//! it is not waited for.
+//! A conversation with Kea over its control socket: one command, one answer, and Kea hangs up. It goes on in a thread of
+//! its own, so that whoever wants to know waits no longer than they like.
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::clock;
@@ -40,8 +41,54 @@ pub enum SocketError {
     Answer(AnswerError),
 }
 
-/// All leases of the server behind the socket at `path`.
-pub fn ask(path: &Path, now: u64, room: usize) -> Result<Leases, SocketError> {
+/// A conversation that goes on. It ends by itself, heard or not.
+#[derive(Debug)]
+pub struct Asking {
+    answer: Receiver<Answered>,
+}
+
+/// How a conversation ended.
+#[derive(Debug)]
+pub struct Answered {
+    /// All leases of the server.
+    pub leases: Result<Leases, SocketError>,
+    /// What it took.
+    pub took: Duration,
+}
+
+impl Asking {
+    /// Begins to ask the server behind the socket at `path`; leases that are over at `now` are left out, and so are those
+    /// beyond `room`.
+    pub fn begin(path: &Path, now: u64, room: usize) -> io::Result<Asking> {
+        let (answered, answer) = sync_channel(1);
+        let path = path.to_owned();
+        let converse = move || {
+            let begun = clock::uptime();
+            let leases = ask(&path, now, room);
+            let took = clock::uptime().saturating_sub(begun);
+            // Nobody wants to know any more.
+            let _ = answered.send(Answered { leases, took });
+        };
+        let thread = std::thread::Builder::new().name("kea".into());
+        thread.spawn(converse)?;
+        Ok(Asking { answer })
+    }
+
+    /// The answer, waited for that long at most; the conversation again where it goes on.
+    pub fn wait(self, patience: Duration) -> Result<Answered, Asking> {
+        match self.answer.recv_timeout(patience) {
+            Ok(answered) => Ok(answered),
+            Err(RecvTimeoutError::Timeout) => Err(self),
+            // A panic of the thread was already printed by the panic hook.
+            Err(RecvTimeoutError::Disconnected) => Ok(Answered {
+                leases: Err(SocketError::Silent),
+                took: ANSWER_MAX,
+            }),
+        }
+    }
+}
+
+fn ask(path: &Path, now: u64, room: usize) -> Result<Leases, SocketError> {
     let mut leases = Leases::new(now, room);
     // Of the family that a server does not serve it has none, or knows no such command.
     let mut refusal = None;

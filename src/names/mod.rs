@@ -22,6 +22,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use self::lease::Lease;
 use self::listing::Listing;
@@ -86,12 +87,12 @@ impl Names {
     }
 
     /// Reads what changed since the last time, and the neighbour table of the calling thread's network namespace.
-    /// Returns what could not be read, a sentence each; what was good before is kept. Takes some 2 s for a socket that
-    /// does not answer, and asks it no sooner than 10 s later.
-    pub fn refresh(&mut self) -> Vec<String> {
+    /// Returns what could not be read, a sentence each; what was good before is kept. For a socket's answer it waits
+    /// `patience` at most: one that comes later is taken the next time. No socket is asked again within 10 s.
+    pub fn refresh(&mut self, patience: Duration) -> Vec<String> {
         let now = clock::now();
         self.now = now.wall;
-        let mut troubles = self.places.refresh(&now);
+        let mut troubles = self.places.refresh(&now, patience);
         troubles.extend(self.hosts.refresh());
         troubles.extend(self.ethers.refresh());
         match neighbours::read(NEIGHBOURS_MAX) {

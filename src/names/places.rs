@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::clock::{self, Moment};
-use super::kea_socket;
+use super::kea_socket::{Answered, Asking};
 use super::lease::{LEASES_MAX, Leases};
 use super::lease_file::{self, Content, Stamps};
 use crate::config::printable;
@@ -71,6 +71,8 @@ struct Source {
     stamps: Option<Stamps>,
     leases: Leases,
     state: State,
+    /// A socket that has not answered yet.
+    asking: Option<Asking>,
     /// Not to be read before.
     again_at: Duration,
 }
@@ -79,6 +81,8 @@ struct Source {
 enum State {
     #[default]
     Missing,
+    /// A socket that was asked for the first time.
+    Asked,
     Read,
     Unreadable(String),
 }
@@ -105,14 +109,15 @@ impl Places {
         }
     }
 
-    /// Reads what changed; returns what could not be read, a sentence each.
-    pub fn refresh(&mut self, now: &Moment) -> Vec<String> {
+    /// Reads what changed; returns what could not be read, a sentence each. A socket's answer is waited for at most
+    /// `patience`; what comes later is taken the next time.
+    pub fn refresh(&mut self, now: &Moment, patience: Duration) -> Vec<String> {
         let mut troubles = Vec::new();
         for index in 0..self.groups.len() {
             let elsewhere = self.groups.iter().enumerate();
             let elsewhere = elsewhere.filter(|(other, _)| *other != index);
             let taken: usize = elsewhere.map(|(_, group)| group.count()).sum();
-            self.groups[index].refresh(now, LEASES_MAX.saturating_sub(taken));
+            self.groups[index].refresh(now, patience, LEASES_MAX.saturating_sub(taken));
             troubles.extend(self.groups[index].troubles());
         }
         troubles
@@ -130,7 +135,7 @@ impl Group {
         self.places.iter().map(Place::count).sum()
     }
 
-    fn refresh(&mut self, now: &Moment, room: usize) {
+    fn refresh(&mut self, now: &Moment, patience: Duration, room: usize) {
         for index in 0..self.places.len() {
             let counts = || self.places.iter().map(Place::count);
             let before: usize = counts().take(index).sum();
@@ -140,7 +145,7 @@ impl Group {
                 place.sources.clear();
                 place.trouble = None;
             } else {
-                place.refresh(now, room.saturating_sub(before + behind));
+                place.refresh(now, patience, room.saturating_sub(before + behind));
             }
         }
     }
@@ -166,7 +171,7 @@ impl Group {
                     State::Missing => self
                         .configured
                         .then(|| cannot_read(path, "it does not exist")),
-                    State::Read => None,
+                    State::Asked | State::Read => None,
                 }
             }));
         }
@@ -191,7 +196,7 @@ impl Place {
             .sum()
     }
 
-    fn refresh(&mut self, now: &Moment, room: usize) {
+    fn refresh(&mut self, now: &Moment, patience: Duration, room: usize) {
         let found = match self.found() {
             Ok(found) => found,
             Err(error) => {
@@ -205,7 +210,7 @@ impl Place {
             let taken = self.count();
             let source = self.sources.entry(path.clone()).or_default();
             let room = (room + source.leases.len()).saturating_sub(taken);
-            source.refresh(&path, now, room);
+            source.refresh(&path, now, patience, room);
         }
     }
 
@@ -245,31 +250,49 @@ impl Place {
 }
 
 impl Source {
-    fn refresh(&mut self, path: &Path, now: &Moment, room: usize) {
+    fn refresh(&mut self, path: &Path, now: &Moment, patience: Duration, room: usize) {
+        if let Some(asking) = self.asking.take() {
+            self.hear(asking, patience);
+            return;
+        }
         if now.uptime < self.again_at {
             return;
         }
-        let begun = clock::uptime();
-        let socket = is_socket(path);
-        let stamps = lease_file::stamps(path);
-        if !socket && self.state == State::Read && self.stamps == Some(stamps) {
+        if is_socket(path) {
+            if self.state == State::Missing {
+                self.state = State::Asked;
+            }
+            match Asking::begin(path, now.wall, room) {
+                Ok(asking) => self.hear(asking, patience),
+                Err(error) => self.state = State::Unreadable(error.to_string()),
+            }
             return;
         }
-        if socket {
-            match kea_socket::ask(path, now.wall, room) {
-                Ok(leases) => self.became(leases),
-                Err(error) => self.state = State::Unreadable(error.to_string()),
-            }
-        } else {
-            match lease_file::read(path, now.wall, room) {
-                Ok(Some(content)) => self.take(content, stamps),
-                Ok(None) => *self = Source::default(),
-                Err(error) => self.state = State::Unreadable(error.to_string()),
-            }
+        let stamps = lease_file::stamps(path);
+        if self.state == State::Read && self.stamps == Some(stamps) {
+            return;
+        }
+        let begun = clock::uptime();
+        match lease_file::read(path, now.wall, room) {
+            Ok(Some(content)) => self.take(content, stamps),
+            Ok(None) => *self = Source::default(),
+            Err(error) => self.state = State::Unreadable(error.to_string()),
         }
         let took = clock::uptime().saturating_sub(begun);
-        let rest = if socket { SOCKET_REST } else { Duration::ZERO };
-        self.again_at = begun + took + rest.max(took * REST);
+        self.again_at = begun + took + took * REST;
+    }
+
+    fn hear(&mut self, asking: Asking, patience: Duration) {
+        match asking.wait(patience) {
+            Ok(Answered { leases, took }) => {
+                match leases {
+                    Ok(leases) => self.became(leases),
+                    Err(error) => self.state = State::Unreadable(error.to_string()),
+                }
+                self.again_at = clock::uptime() + SOCKET_REST.max(took * REST);
+            }
+            Err(asking) => self.asking = Some(asking),
+        }
     }
 
     fn became(&mut self, leases: Leases) {
@@ -303,6 +326,7 @@ pub fn cannot_read(path: &Path, reason: &str) -> String {
 mod tests {
     use super::super::lease::tests::shown;
     use super::*;
+    use std::io::Write;
     use std::os::unix::net::UnixListener;
 
     const HEADER: &str = "address,valid_lifetime,expire,hostname\n";
@@ -310,6 +334,8 @@ mod tests {
     struct Bench {
         folder: tempfile::TempDir,
         uptime: Duration,
+        /// For sockets.
+        patience: Duration,
     }
 
     impl Bench {
@@ -317,6 +343,7 @@ mod tests {
             Bench {
                 folder: tempfile::tempdir().unwrap(),
                 uptime: clock::uptime(),
+                patience: Duration::from_secs(10),
             }
         }
 
@@ -335,7 +362,7 @@ mod tests {
                 wall: 100,
                 uptime: self.uptime,
             };
-            let troubles = places.refresh(&now).into_iter();
+            let troubles = places.refresh(&now, self.patience).into_iter();
             let folder = format!("{}/", self.folder.path().display());
             (
                 troubles
@@ -464,6 +491,28 @@ mod tests {
         let asked = places.groups[0].places[1].sources.len();
         assert_eq!(asked, 0, "nobody is asked for what a file says");
         assert!(ddns.accept().is_err(), "nor those of other servers");
+    }
+
+    #[test]
+    fn a_socket_that_is_slow_is_heard_later_and_is_no_trouble_meanwhile() {
+        let mut bench = Bench::new();
+        bench.patience = Duration::ZERO;
+        let listener = UnixListener::bind(bench.path("kea")).unwrap();
+        let mut places = bench.configured(&["kea"]);
+        assert_eq!(bench.refresh(&mut places), (nothing(), nothing()));
+        assert_eq!(bench.refresh(&mut places), (nothing(), nothing()), "still");
+        let lease = r#"{"result":0,"arguments":{"leases":[{"ip-address":"10.0.0.1","cltt":90,"valid-lft":90,"hostname":"a"}]}}"#;
+        for answer in [lease, r#"{"result":2}"#] {
+            let (mut client, _) = listener.accept().unwrap();
+            client.write_all(answer.as_bytes()).unwrap();
+        }
+        bench.patience = Duration::from_secs(10);
+        let known = vec!["10.0.0.1 a -".to_owned()];
+        assert_eq!(bench.refresh(&mut places), (nothing(), known.clone()));
+        drop(listener);
+        let (troubles, kept) = bench.refresh(&mut places);
+        assert!(troubles[0].starts_with("cannot read kea: cannot connect"));
+        assert_eq!(kept, known);
     }
 
     #[test]

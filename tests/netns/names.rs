@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 use crate::dhcp::{Dnsmasq, Kea, ask_for_address};
 use crate::support::{Bench, allowed, eventually, lab, namespace, pause};
 
+/// For real servers, which answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 fn names_from(leases: &Path, hosts: &str) -> Names {
     let text = format!("names.leases = {leases:?}\n[hosts]\n{hosts}\n");
     Names::new(&parse(&text, Format::Toml).unwrap())
@@ -34,7 +37,7 @@ fn name(names: &Names, address: &str) -> Option<String> {
 /// Names that were read now, without any trouble.
 fn fresh(leases: &Path) -> Names {
     let mut names = names_from(leases, "");
-    assert_eq!(names.refresh(), Vec::<String>::new());
+    assert_eq!(names.refresh(PATIENCE), Vec::<String>::new());
     names
 }
 
@@ -105,12 +108,12 @@ fn what_kea_takes_back_is_forgotten() {
     let renamed = json!({ "ip-address": "192.168.1.5", "hw-address": "02:00:00:00:00:05", "hostname": "disk" });
     kea.tell("lease4-update", &renamed);
     eventually("the new name", || {
-        names.refresh();
+        names.refresh(PATIENCE);
         (name(&names, "192.168.1.5").as_deref() == Some("disk")).then_some(())
     });
     kea.tell("lease4-del", &json!({ "ip-address": "192.168.1.5" }));
     eventually("no name", || {
-        names.refresh();
+        names.refresh(PATIENCE);
         name(&names, "192.168.1.5").is_none().then_some(())
     });
 }
@@ -174,7 +177,7 @@ fn a_socket_that_cannot_tell_or_does_not_answer_is_told() {
     let (Some(mute), Some(kea)) = (Kea::start(4, false, 0), Kea::start(4, true, 0)) else {
         return;
     };
-    let said = names_from(&mute.socket(), "").refresh();
+    let said = names_from(&mute.socket(), "").refresh(PATIENCE);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
         said[0].contains("/socket: Kea has not loaded its hook library"),
@@ -182,7 +185,7 @@ fn a_socket_that_cannot_tell_or_does_not_answer_is_told() {
     );
     kea.signal(Signal::STOP);
     let before = clock::uptime().0;
-    let said = names_from(&kea.socket(), "").refresh();
+    let said = names_from(&kea.socket(), "").refresh(PATIENCE);
     let took = clock::uptime().0 - before;
     kea.signal(Signal::CONT);
     assert!(
@@ -254,7 +257,7 @@ fn a_client_of_dnsmasq_has_the_name_it_gave_with_all_of_its_addresses() {
     let mut names = names_from(&dnsmasq.leases(), "");
     eventually("the lease is known", || {
         assert_eq!(
-            router.run(|| names.refresh()).unwrap(),
+            router.run(|| names.refresh(PATIENCE)).unwrap(),
             Vec::<String>::new()
         );
         name(&names, "192.168.1.77")
@@ -267,7 +270,7 @@ fn a_client_of_dnsmasq_has_the_name_it_gave_with_all_of_its_addresses() {
     eventually("the kernel has met them all", || {
         addresses.iter().for_each(|address| greet(&router, address));
         pause(Duration::from_millis(50));
-        router.run(|| names.refresh()).unwrap();
+        router.run(|| names.refresh(PATIENCE)).unwrap();
         let met = addresses
             .iter()
             .all(|address| known(&names, address) == printer);
@@ -293,20 +296,20 @@ fn who_aged_out_of_the_kernels_table_is_remembered() {
         greet(&router, "fd00:1::aaaa");
         greet(&router, "192.168.1.77");
         pause(Duration::from_millis(50));
-        router.run(|| names.refresh()).unwrap();
+        router.run(|| names.refresh(PATIENCE)).unwrap();
         let both = device(&names, "fd00:1::aaaa").and(device(&names, "192.168.1.77"));
         both.map(|_| ())
     });
     // A device that goes down takes its neighbours with it.
     Links::open(&router).unwrap().down("lan0").unwrap();
     let mut others = names_from(Path::new("/nonexistent"), "");
-    router.run(|| others.refresh()).unwrap();
+    router.run(|| others.refresh(PATIENCE)).unwrap();
     assert_eq!(
         device(&others, "fd00:1::aaaa"),
         None,
         "the kernel has forgotten it"
     );
-    router.run(|| names.refresh()).unwrap();
+    router.run(|| names.refresh(PATIENCE)).unwrap();
     assert_eq!(
         device(&names, "fd00:1::aaaa"),
         device(&names, "192.168.1.77")
@@ -320,7 +323,7 @@ fn hosts_of_the_lab_are_devices_of_two_addresses_each() {
         return;
     };
     let mut names = names_from(Path::new("/nonexistent"), "");
-    lab.router.run(|| names.refresh()).unwrap();
+    lab.router.run(|| names.refresh(PATIENCE)).unwrap();
     let devices: Vec<_> = (lab.lan.iter())
         .map(|host| [host.v4, host.v6].map(|address: IpAddr| names.device(address)))
         .collect();
