@@ -221,6 +221,8 @@ fn who_asks_for_a_reload_is_told_what_came_of_it_when_it_can_be_seen() {
         sequence: next.tick.sequence,
     };
     asker.send(outcome).unwrap();
+    // Long enough for an answer that does not wait.
+    std::thread::park_timeout(Duration::from_millis(200));
     let answered = asking.is_finished();
     server.reports.send(Some(Arc::new(next))).unwrap();
     assert_eq!(asking.join().unwrap().unwrap(), reloaded);

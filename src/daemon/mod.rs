@@ -383,7 +383,7 @@ impl Daemon {
 
     /// One last reading, the verdicts of what goes on, the totals; then every thread ends.
     fn stop(mut self, reason: String, for_good: bool) -> Result<(), DaemonError> {
-        self.standing.stopping(clock::monotonic());
+        self.standing.stopping(&reason, clock::monotonic());
         self.tick()?;
         let outcome = self.engine.stop(self.last_reading.tick, &self.meter);
         let awaited = outcome

@@ -168,7 +168,7 @@ impl Daemon {
 
     /// Tells the service manager, and then all who asked.
     fn conclude(&mut self, reloaded: Reloaded) {
-        self.standing.reloaded(clock::monotonic());
+        self.standing.reloaded();
         self.attend_service();
         let outcome = Outcome {
             reloaded,

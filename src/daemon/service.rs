@@ -1,7 +1,8 @@
 //! What the service manager is told of the daemon, and when: ready once a report is shown, each change in a sentence, and
 //! a beat from the loop itself whatever the tick is, so that a loop that hangs is noticed.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -22,14 +23,27 @@ const BARRIER: Duration = Duration::from_secs(5);
 pub struct Standing {
     service: Service,
     beat: Option<Beat>,
-    ready: bool,
-    /// Whether a reload is announced and not over.
-    reloading: bool,
+    /// The table's socket, until it is handed in for keeping.
+    unkept: Option<OwnedFd>,
+    ready: Ready,
     /// The newest sentence, until it is told.
     untold: Option<Headline>,
     told: Option<Headline>,
     again: Option<Instant>,
     error: Option<String>,
+}
+
+/// Whether it knows that the daemon is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    /// It never did.
+    Not,
+    /// It does.
+    Told,
+    /// It knows of a reload that goes on.
+    Reloading,
+    /// It knows of a reload, and not yet that it is over.
+    Reloaded,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +63,8 @@ impl Standing {
         Standing {
             service,
             beat,
-            ready: false,
-            reloading: false,
+            unkept: None,
+            ready: Ready::Not,
             untold: None,
             told: None,
             again: None,
@@ -89,24 +103,39 @@ impl Standing {
                 ..beat
             });
         }
-        let becomes_ready = shown && !self.ready;
-        if self.again.is_some_and(|again| again > now) || !(becomes_ready || self.ready) {
-            return;
+        if self.again.is_none_or(|again| again <= now) {
+            self.catch_up(now, shown);
         }
+    }
+
+    fn catch_up(&mut self, now: Instant, shown: bool) {
         self.again = None;
+        if let Some(socket) = self.unkept.take() {
+            let kept = self.service.keep(socket.as_fd());
+            if !self.went(kept, now) {
+                self.unkept = Some(socket);
+                return;
+            }
+        }
+        let becomes_ready = match self.ready {
+            Ready::Not if !shown => return,
+            Ready::Not | Ready::Reloaded => true,
+            Ready::Told | Ready::Reloading => false,
+        };
         let untold = self.untold.take();
-        let mut states = Vec::new();
-        if becomes_ready {
-            states.push(NotifyState::Ready);
-        }
-        if let Some(headline) = &untold {
-            states.push(NotifyState::Status(&headline.text));
-        }
+        let ready = becomes_ready.then_some(NotifyState::Ready);
+        let status = untold
+            .as_ref()
+            .map(|untold| NotifyState::Status(&untold.text));
+        let states: Vec<NotifyState<'_>> = ready.into_iter().chain(status).collect();
         if states.is_empty() {
             return;
         }
-        if self.tell(&states, now) {
-            self.ready = true;
+        let told = self.service.tell(&states);
+        if self.went(told, now) {
+            if becomes_ready {
+                self.ready = Ready::Told;
+            }
             self.told = untold.or(self.told.take());
         } else {
             self.untold = untold;
@@ -115,28 +144,27 @@ impl Standing {
 
     /// A configuration is being read, until [`Standing::reloaded`].
     pub fn reloading(&mut self, now: Instant) {
-        if !self.ready || self.reloading {
-            return;
+        // Where the clock could not be read, there would be nothing to announce it with.
+        if self.ready == Ready::Told
+            && let Ok(time) = NotifyState::monotonic_usec_now()
+            && self.tell(&[NotifyState::Reloading, time], now)
+        {
+            self.ready = Ready::Reloading;
         }
-        let Ok(time) = NotifyState::monotonic_usec_now() else {
-            return;
-        };
-        self.reloading = self.tell(&[NotifyState::Reloading, time], now);
     }
 
-    /// It was, whatever came of it.
-    pub fn reloaded(&mut self, now: Instant) {
-        if self.reloading {
-            self.reloading = !self.tell(&[NotifyState::Ready], now);
+    /// It was, whatever came of it: told at the next occasion.
+    pub fn reloaded(&mut self) {
+        if self.ready == Ready::Reloading {
+            self.ready = Ready::Reloaded;
         }
     }
 
     /// The daemon ends.
-    pub fn stopping(&mut self, now: Instant) {
-        self.tell(
-            &[NotifyState::Stopping, NotifyState::Status("stopping")],
-            now,
-        );
+    pub fn stopping(&mut self, reason: &str, now: Instant) {
+        let status = format!("stopped: {reason}");
+        let states = [NotifyState::Stopping, NotifyState::Status(&status)];
+        self.tell(&states, now);
     }
 
     /// Lets go of the table's socket for good, and waits until that is known.
@@ -146,14 +174,23 @@ impl Standing {
         self.note(known.err());
     }
 
-    /// Has the table's socket kept.
-    pub fn keep(&mut self, socket: std::os::fd::BorrowedFd<'_>) {
-        let kept = self.service.keep(socket);
-        self.note(kept.err());
+    /// Has the table's socket kept, from the next occasion on.
+    pub fn keep(&mut self, socket: BorrowedFd<'_>) {
+        if !self.service.is_there() {
+            return;
+        }
+        match socket.try_clone_to_owned() {
+            Ok(socket) => self.unkept = Some(socket),
+            Err(error) => self.note(Some(error)),
+        }
     }
 
     fn tell(&mut self, states: &[NotifyState<'_>], now: Instant) -> bool {
         let told = self.service.tell(states);
+        self.went(told, now)
+    }
+
+    fn went(&mut self, told: io::Result<()>, now: Instant) -> bool {
         let sent = told.is_ok();
         self.again = (!sent).then_some(now + AGAIN);
         self.note(told.err());
@@ -161,7 +198,7 @@ impl Standing {
     }
 
     /// That it has no room for the moment is no trouble.
-    fn note(&mut self, error: Option<std::io::Error>) {
+    fn note(&mut self, error: Option<io::Error>) {
         let lasting = error.filter(|error| error.kind() != ErrorKind::WouldBlock);
         self.error = lasting.map(|error| format!("the service manager cannot be told: {error}"));
     }
@@ -177,5 +214,99 @@ impl Daemon {
             error: self.standing.error.clone(),
         };
         self.note_trouble(trouble);
+    }
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made from a number"
+)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+
+    /// A service manager's end under that name, and how the daemon stands with it.
+    fn standing(name: &str, watchdog: Option<Duration>, now: Instant) -> (UnixDatagram, Standing) {
+        let name = format!("flowctl-standing-{}-{name}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let service = Service::at(format!("@{name}").as_bytes()).unwrap();
+        (manager, Standing::new(service, watchdog, now))
+    }
+
+    fn heard(manager: &UnixDatagram) -> Vec<String> {
+        let mut text = [0; 4096];
+        let one = || {
+            let length = manager.recv(&mut text).ok()?;
+            Some(String::from_utf8_lossy(&text[..length]).replace('\n', " "))
+        };
+        std::iter::from_fn(one).collect()
+    }
+
+    fn report() -> Report {
+        let mut report: Report =
+            serde_json::from_str(include_str!("../../tests/data/report.json")).unwrap();
+        report.thresholds.clear();
+        report.health.clear();
+        report
+    }
+
+    #[test]
+    fn a_beat_comes_in_a_third_of_the_time_and_asks_to_be_woken_for() {
+        let start = Instant::now();
+        let (manager, mut standing) = standing("beat", Some(Duration::from_secs(30)), start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        standing.attend(start, false);
+        assert_eq!(standing.due(), Some(at(10)));
+        standing.attend(at(9), false);
+        assert_eq!(heard(&manager), ["WATCHDOG=1"]);
+        standing.attend(at(10), false);
+        assert_eq!(heard(&manager), ["WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn ready_and_the_end_of_a_reload_are_told_once_a_report_is_shown() {
+        let start = Instant::now();
+        let (manager, mut standing) = standing("ready", None, start);
+        standing.show(&report());
+        standing.reloading(start);
+        standing.reloaded();
+        standing.attend(start, false);
+        assert_eq!(heard(&manager), [""; 0]);
+        standing.attend(start, true);
+        standing.attend(start, true);
+        assert_eq!(heard(&manager).len(), 1);
+        standing.reloading(start);
+        standing.attend(start, true);
+        let reloading = heard(&manager);
+        assert!(reloading[0].starts_with("RELOADING=1 MONOTONIC_USEC="));
+        assert_eq!(reloading.len(), 1);
+        standing.reloaded();
+        standing.attend(start, true);
+        assert_eq!(heard(&manager), ["READY=1"]);
+        assert_eq!(standing.due(), None);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told_later_and_nothing_of_it_is_lost() {
+        let start = Instant::now();
+        let (manager, mut standing) = standing("room", None, start);
+        while standing.service.tell(&[NotifyState::Watchdog]).is_ok() {}
+        standing.show(&report());
+        let (socket, _other) = UnixStream::pair().unwrap();
+        standing.keep(socket.as_fd());
+        standing.attend(start, true);
+        assert_eq!(standing.due(), Some(start + AGAIN));
+        assert_eq!(standing.error, None, "a manager that is busy is no trouble");
+        heard(&manager);
+        standing.attend(start + AGAIN, true);
+        let heard = heard(&manager);
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert_eq!(heard[0], "FDSTORE=1 FDPOLL=0 FDNAME=table");
+        assert!(heard[1].starts_with("READY=1 STATUS="), "{heard:?}");
+        assert_eq!(standing.due(), None);
     }
 }

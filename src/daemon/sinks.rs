@@ -240,8 +240,10 @@ impl Writer {
         let save = |durable| state::save(&self.state_dir, &reading.saved, durable);
         let mut saved = save(false);
         show(&self.reports, &reading.report);
-        // Where the loop has no room for the word, it looks by itself.
-        self.told_shown |= self.told_shown || self.inbox.try_send(Message::Shown).is_ok();
+        if !self.told_shown {
+            // Where the loop has no room for the word, it hears it with the next report.
+            self.told_shown = self.inbox.try_send(Message::Shown).is_ok();
+        }
         if reading.durable {
             saved = saved.and(save(true));
         }

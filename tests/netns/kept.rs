@@ -9,6 +9,7 @@ use std::time::Duration;
 use flowctl::kernel::nft::{Protection, TableInfo};
 use flowctl::kernel::nftables::Nftables;
 use flowctl::lab::{LabOptions, Namespace};
+use flowctl::report::Severity;
 use flowctl::units::TableFamily;
 
 use crate::manager::Manager;
@@ -90,6 +91,55 @@ fn between_two_daemons_nobody_can_flush_it_and_not_one_packet_is_missed() {
     assert_eq!(manager.values("FDSTORE="), ["1"], "it was kept once");
     assert_eq!(manager.values("FDSTOREREMOVE="), [""; 0]);
     assert_eq!(notes(&bench), "");
+}
+
+/// As the unit has it: a user of its own with one privilege, and no way to more.
+const AS_THE_UNIT: [&str; 7] = [
+    "setpriv",
+    "--reuid=64321",
+    "--regid=64321",
+    "--clear-groups",
+    "--inh-caps=-all,+net_admin",
+    "--ambient-caps=+net_admin",
+    "--bounding-set=-all,+net_admin",
+];
+
+#[test]
+fn a_user_of_its_own_with_cap_net_admin_alone_can_do_all_of_it() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, CONFIG);
+    let manager = Manager::new();
+    std::os::unix::fs::chown(bench.path(), Some(64321), Some(64321)).unwrap();
+    let as_the_unit = [&AS_THE_UNIT[..], &["--no-new-privs"]].concat();
+    let mut daemon = bench.start_as(manager.command_by(&as_the_unit, &bench, &[]));
+    let port = {
+        manager.await_kept();
+        owner(&lab.router)
+    };
+    let upload = stream(&lab, 200, 16e6);
+    for _ in 0..3 {
+        pause(Duration::from_millis(150));
+        daemon.kill();
+        bench.nft(&["flush", "ruleset"]);
+        let settings = [("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "table")];
+        let command = manager.command_by(&as_the_unit, &bench, &settings);
+        daemon = bench.start_from(command, manager.kept().unwrap().into());
+        assert_owned(&daemon);
+        assert_eq!((owner(&lab.router), notes(&bench)), (port, String::new()));
+    }
+    upload.stop();
+    let sent = upload.finish().unwrap().up.sent;
+    daemon.settle();
+    assert_eq!(daemon.counter("home_from").packets, sent.packets);
+    let errors: Vec<String> = (daemon.status().health.iter())
+        .filter(|entry| entry.severity == Severity::Error)
+        .map(|entry| entry.code.clone())
+        .collect();
+    assert_eq!((errors, gaps(&bench).len()), (Vec::new(), 0));
+    assert!(bench.flowctl(&["remove"]).status.success());
+    assert_eq!(bench.nft(&["list", "ruleset"]), "");
 }
 
 #[test]

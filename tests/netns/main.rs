@@ -43,6 +43,7 @@ mod protected;
 mod random;
 mod reinstall;
 mod reload;
+mod reload_command;
 mod scenes_age;
 mod scenes_crowds;
 mod scenes_dropped;

@@ -4,6 +4,7 @@
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use flowctl::lab::clock;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
-use crate::support::{Bench, Daemon, eventually};
+use crate::support::{Bench, Daemon, eventually, pause};
 
 /// What was said, with the moment it was heard.
 #[derive(Debug, Clone)]
@@ -36,7 +37,12 @@ pub struct Manager {
 impl Manager {
     pub fn new() -> Manager {
         let directory = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        let path = directory.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        // As systemd's: whoever it starts as whatever user may tell it.
+        for open in [directory.path(), &path] {
+            std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        }
         let heard = Arc::new(Mutex::new(Heard::default()));
         let shared = Arc::downgrade(&heard);
         socket
@@ -54,12 +60,23 @@ impl Manager {
 
     /// The command with this manager to tell, which begins with a shell: a descriptor on standard input becomes number 3.
     pub fn command(&self, bench: &Bench<'_>, settings: &[(&str, &str)]) -> Command {
+        self.command_by(&[], bench, settings)
+    }
+
+    /// The same begun by another program, such as setpriv, which becomes the daemon.
+    pub fn command_by(
+        &self,
+        program: &[&str],
+        bench: &Bench<'_>,
+        settings: &[(&str, &str)],
+    ) -> Command {
         let daemon = bench.command(&["run"]);
         let mut command = Command::new("sh");
         command
             .arg("-c")
             .arg("if [ -n \"$LISTEN_FDS\" ]; then exec 3<&0 </dev/null; export LISTEN_PID=$$; fi; exec \"$@\"")
             .arg("sh")
+            .args(program)
             .arg(daemon.get_program())
             .args(daemon.get_args())
             .env("NOTIFY_SOCKET", self.directory.path().join("notify"));
@@ -126,7 +143,12 @@ fn take(heard: &mut Heard, lines: Vec<String>, descriptors: Vec<OwnedFd>) {
     let is = |wanted: &str| lines.iter().any(|line| line == wanted);
     if is("FDSTOREREMOVE=1") {
         assert!(is("FDNAME=table"), "{lines:?}");
-        heard.kept.clear();
+        let forgotten = std::mem::take(&mut heard.kept);
+        // As systemd does: what it has forgotten it closes when it has time.
+        std::thread::spawn(move || {
+            pause(Duration::from_millis(400));
+            drop(forgotten);
+        });
     }
     if is("FDSTORE=1") {
         assert!(is("FDNAME=table") && is("FDPOLL=0"), "{lines:?}");

@@ -56,7 +56,7 @@ fn it_is_ready_when_a_report_can_be_seen_and_says_each_change_once() {
     manager.await_lines(&["STATUS=4 counters, all quiet"]);
     daemon.stop();
     let said = manager.said();
-    let stopping = manager.await_lines(&["STOPPING=1"]);
+    let stopping = manager.await_lines(&["STOPPING=1", "STATUS=stopped: SIGTERM"]);
     assert!(ready < stopping && stopping == said.len() - 1, "{said:?}");
     assert_eq!(manager.values("READY="), ["1"]);
     assert_eq!(
