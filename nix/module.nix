@@ -150,7 +150,13 @@ in
           } = true puts the table into networking.nftables, which is not enabled. Set networking.nftables.enable = true, or leave it out: flowctl then installs the table itself.";
         }
         {
-          assertion = !isStatic || hasFile && cfg.settings != { };
+          assertion =
+            !isStatic
+            || lib.any (section: cfg.settings ? ${section}) [
+              "interfaces"
+              "subnets"
+              "counters"
+            ];
           message = "${
             option [
               "table"

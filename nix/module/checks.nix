@@ -29,14 +29,16 @@ let
     inherit message;
   };
 
+  letters = name: lib.sort lib.lessThan (lib.stringToCharacters name);
+  # Two letters in the wrong order are one mistake.
+  distance = a: b: if a != b && letters a == letters b then 1 else lib.strings.levenshtein a b;
   nearest =
     name: candidates:
     let
       enough = 1 + lib.stringLength name / 4;
-      near = lib.filter (candidate: lib.strings.levenshteinAtMost enough name candidate) candidates;
-      distance = lib.strings.levenshtein name;
+      near = lib.filter (candidate: distance name candidate <= enough) candidates;
     in
-    lib.findFirst (_: true) null (lib.sort (a: b: distance a < distance b) near);
+    lib.findFirst (_: true) null (lib.sort (a: b: distance name a < distance name b) near);
   insteadOf =
     name: candidates: otherwise:
     let

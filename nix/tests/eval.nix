@@ -93,9 +93,18 @@ let
             }
           );
         };
-        environment.systemPackages = mkOption { type = types.listOf types.unspecified; };
-        users.groups = mkOption { type = types.attrsOf types.attrs; };
-        boot.kernelModules = mkOption { type = types.listOf types.str; };
+        environment.systemPackages = mkOption {
+          default = [ ];
+          type = types.listOf types.unspecified;
+        };
+        users.groups = mkOption {
+          default = { };
+          type = types.attrsOf types.attrs;
+        };
+        boot.kernelModules = mkOption {
+          default = [ ];
+          type = types.listOf types.str;
+        };
         boot.kernelPackages = mkOption {
           type = types.attrs;
           default.kernel.version = "6.12.30";
@@ -149,7 +158,6 @@ let
       ];
     };
 
-  sysctl = name: shimmed.hasPrefix "net.netfilter" name;
 in
 {
   lib = shimmed;
@@ -168,29 +176,38 @@ in
         lib = shimmed;
       };
       unit = utils.systemdUtils.lib.serviceToUnit "flowctl" config.systemd.services.flowctl;
+      hasUnit = config.systemd.services ? flowctl;
       etc = config.environment.etc."flowctl/flowctl.toml".source or null;
+      inherit (config.networking.nftables) tables;
+      # What is built has a name in the store that changes with the script that builds it.
+      stable =
+        text:
+        builtins.unsafeDiscardStringContext (
+          shimmed.concatStrings (
+            map (part: if builtins.isList part then "/nix/store/" else part) (
+              builtins.split "/nix/store/[a-z0-9]{32}-" text
+            )
+          )
+        );
     in
-    rec {
+    {
       inherit (cfg) settings;
       toml = toToml cfg.settings;
-      # What is built, so that its name in the store does not change with the text of the script that builds it.
-      unitText = builtins.unsafeDiscardStringContext (
-        if etc == null then
-          unit.text
-        else
-          builtins.replaceStrings [ "${etc}" ] [ "/nix/store/flowctl.toml" ] unit.text
+      unit = if hasUnit then stable unit.text else "";
+      wantedBy = if hasUnit then unit.wantedBy else [ ];
+      # To be built: the file with its check, and the static rules.
+      derivations = builtins.concatMap (text: builtins.attrNames (builtins.getContext text)) (
+        shimmed.optional (etc != null) "${etc}" ++ map (table: table.content) (builtins.attrValues tables)
       );
-      inherit (unit) wantedBy;
-      inherit etc;
-      sysctls = shimmed.filterAttrs (name: _: sysctl name) config.boot.kernel.sysctl;
+      hasFile = etc != null;
+      sysctls = shimmed.filterAttrs (
+        name: _: shimmed.hasPrefix "net.netfilter" name
+      ) config.boot.kernel.sysctl;
       inherit (config.boot) kernelModules;
       groups = shimmed.attrNames config.users.groups;
       packages = map (one: one.name) config.environment.systemPackages;
       assertions = map (one: one.message) (shimmed.filter (one: !one.assertion) config.assertions);
       inherit (config) warnings;
-      tables = shimmed.mapAttrs (_: table: {
-        inherit (table) family content;
-      }) config.networking.nftables.tables;
-      inherit (config.networking) nftables;
+      tables = shimmed.mapAttrs (_: table: "${table.family}: ${stable table.content}") tables;
     };
 }
