@@ -57,13 +57,22 @@ let
     if cfg.configFile != null then cfg.configFile else toml.generate "flowctl.toml" cfg.settings;
   # A path outside of the store is not there yet when the system is built.
   isBuilt = cfg.configFile == null || lib.hasPrefix builtins.storeDir "${cfg.configFile}";
+  # Keys become options; a file of the user's own has lines that lead to the mistake.
+  told =
+    if cfg.configFile != null then
+      ''
+        echo "services.flowctl.configFile: the file has mistakes."
+        cat report
+      ''
+    else
+      ''
+        echo "services.flowctl: the configuration has mistakes. Each line names an option, and what it should be."
+        sed 's|^[^ ]*/[^ :]*-flowctl\.toml:[0-9]*:[0-9]*: |services.flowctl.|' report
+      '';
   checked = pkgs.runCommand "flowctl.toml" { nativeBuildInputs = [ cfg.package ]; } ''
     if ! flowctl check --config ${written} > report 2>&1; then
       {
-        echo "services.flowctl: the configuration has mistakes."
-        echo "Each line names a key; the option is services.flowctl. and that key, such as"
-        echo "services.flowctl.thresholds.NAME.raise for thresholds.NAME.raise."
-        sed 's|^[^ ]*/[^ :]*flowctl\.toml:[0-9]*:[0-9]*: |services.flowctl.|' report
+        ${told}
       } >&2
       exit 1
     fi

@@ -25,6 +25,9 @@ let
 
   section = options: types.submodule { inherit options; };
 
+  # A value, or a section whose options are documented like any other.
+  orSection = type: other: types.either type other // { inherit (other) getSubOptions; };
+
   device = mkOption {
     type = values.oneOrMore values.device;
     description = ''
@@ -48,17 +51,15 @@ let
 
   interface = section {
     inherit device;
-    capacity = key (types.either values.bitRate capacities) ''
+    capacity = key (orSection values.bitRate capacities) ''
       What the link can carry: a bit rate for both directions, or one each as `"in"` and `out`. A threshold in percent
       is taken of it. Default: not known.
     '' (literalExpression ''{ "in" = "500Mbit/s"; out = "50Mbit/s"; }'');
   };
 
-  subnet = types.oneOf [
-    values.prefix
-    (types.nonEmptyListOf values.prefix)
-    (section { inherit device; })
-  ];
+  subnet = orSection (values.oneOrMore values.prefix) (section {
+    inherit device;
+  });
 
   interfacesOf =
     what:
