@@ -141,6 +141,7 @@ in
 
     assertions =
       checks.problems
+      ++ lib.optionals isStatic checks.followed
       ++ lib.optionals (!cfg.allowOverlappingSubnets) checks.overlaps
       ++ [
         {
@@ -281,9 +282,9 @@ in
       after = [
         "systemd-modules-load.service"
         "systemd-sysctl.service"
+        "nftables.service"
       ]
-      ++ lib.optional (!hasFile) "network-online.target"
-      ++ lib.optional nftables.enable "nftables.service";
+      ++ lib.optional (!hasFile) "network-online.target";
       reloadTriggers = mkIf hasFile [ config.environment.etc."flowctl/flowctl.toml".source ];
       # Only a restart keeps what is in the descriptor store; a stop and a start would not.
       stopIfChanged = false;

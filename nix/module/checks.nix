@@ -315,6 +315,23 @@ in
     ++ selectsNothing
     ++ lib.concatLists (lib.mapAttrsToList thresholdProblems thresholds);
 
+  # A problem for each subnet that static rules cannot have.
+  followed = lib.mapAttrsToList (
+    name: _:
+    problem "${
+      option [
+        "subnets"
+        name
+        "device"
+      ]
+    } follows a device, whose prefixes change, and static rules cannot. Write the prefixes, or leave ${
+      option [
+        "table"
+        "static"
+      ]
+    } out."
+  ) (sectionOf "subnets");
+
   # A problem for each prefix of one subnet that lies in one of another.
   overlaps =
     let

@@ -215,7 +215,7 @@ rec {
         table = {
           static = true;
           protect = "auto";
-          name = "counters";
+          name = "traffic";
         };
       }
       // {
@@ -293,6 +293,14 @@ rec {
     socket-elsewhere = withWan { control.socket = "/tmp/flowctl.sock"; };
     log-elsewhere = withWan { log.path = "/var/log/flowctl.jsonl"; };
     static-without-nftables = withWan { table.static = true; };
+    static-that-follows =
+      withWan {
+        table.static = true;
+        subnets.guests.device = "br-guests";
+      }
+      // {
+        networking.nftables.enable = true;
+      };
     static-without-counters = {
       services.flowctl.enable = true;
       services.flowctl.table.static = true;
