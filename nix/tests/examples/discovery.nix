@@ -1,0 +1,3 @@
+{
+  services.flowctl.enable = true;
+}
