@@ -195,6 +195,33 @@ impl Meter {
         remade
     }
 
+    /// The same of a table that is loaded with counters at 0: all that they hold is news, unless one of them holds more
+    /// than `bound_bytes` says that can have passed since the last reading, which is asked only where the table is another
+    /// one. Then it was put back with old values, and none of them is believed.
+    pub fn was_loaded(
+        &mut self,
+        table: usize,
+        handle: u64,
+        bound_bytes: impl FnOnce() -> Option<u64>,
+    ) -> bool {
+        let Some((_, names)) = self.foreign.get(table) else {
+            return false;
+        };
+        let is_anew = |at: &usize| self.counters[*at].is_anew(self.pass, handle);
+        let anew: Vec<usize> = names.order.iter().copied().filter(is_anew).collect();
+        let bound_bytes = (!anew.is_empty()).then(bound_bytes).flatten();
+        let most = anew.iter().map(|at| self.counters[*at].passing.bytes).max();
+        let believed = bound_bytes.is_none_or(|bound| most.is_none_or(|most| most <= bound));
+        for at in anew {
+            let counter = &mut self.counters[at];
+            counter.kernel = match believed {
+                true => Volume::default(),
+                false => counter.passing,
+            };
+        }
+        self.came_from(table, handle, bound_bytes)
+    }
+
     /// Ends the pass: its answers are a reading made at `at`. Counters without an answer are `Unread`; returns how
     /// many these are.
     pub fn end(&mut self, at: Uptime) -> Unread {
@@ -330,6 +357,12 @@ impl Metered {
     fn take(&mut self, record: CounterRecord<'_>, pass: u64) {
         self.passing = volume(record);
         self.last_pass = pass;
+    }
+
+    /// Whether what the pass brought is of another table than what was read before.
+    fn is_anew(&self, pass: u64, handle: u64) -> bool {
+        let before = self.existing.as_ref().and_then(|existing| existing.handle);
+        self.last_pass == pass && before.is_some_and(|before| before != handle)
     }
 
     /// What the pass brought is of the table of that handle. Returns whether that is another than before.

@@ -83,6 +83,8 @@ pub struct TableConfig {
     pub name: String,
     /// Whether to own the table where the kernel can.
     pub protect: Protect,
+    /// Whether the table is loaded with the system's ruleset and only read.
+    pub is_static: bool,
 }
 
 /// `table.protect`.

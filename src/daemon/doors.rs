@@ -73,14 +73,15 @@ impl Doors {
     }
 
     /// Has what is dropped counted for these drilldowns too. Such rules ask for conntrack, which they would switch on for
-    /// every packet: one on demand has none where no threshold has asked for that.
+    /// every packet: one on demand has none where no threshold has asked for that. Nor has any where only the
+    /// configuration may change the ruleset.
     pub fn watch_drops<'a>(
         &mut self,
         followed: impl Iterator<Item = &'a Followed>,
         config: &Config,
         outbox: &Outbox,
     ) {
-        if !config.wants_conntrack() {
+        if !config.wants_conntrack() || config.table.is_static {
             self.probe = None;
             return;
         }

@@ -11,12 +11,13 @@ use super::follow::Surroundings;
 use super::ledger::Ledger;
 use super::lock::InstanceLock;
 use super::lookout::Lookout;
-use super::memory::{Recalled, recall};
+use super::memory::{Recalled, recall, recall_static};
 use super::presence::Presence;
 use super::reload::Loading;
 use super::schedule::Schedule;
 use super::sinks::Sinks;
 use super::state_dir::StateDir;
+use super::static_table::StaticTable;
 use super::table::Table;
 use super::vitals::Vitals;
 use super::watcher::Watcher;
@@ -65,7 +66,10 @@ fn put_in_force(
         reset,
         retired,
         notes,
-    } = recall(state_dir, table.nftables(), found, &mut options.config)?;
+    } = match table.is_static() {
+        true => recall_static(state_dir, table.nftables(), &options.config)?,
+        false => recall(state_dir, table.nftables(), found, &mut options.config)?,
+    };
     let (lookout, network) = Lookout::start(sender.clone())?;
     let surroundings = Surroundings::new(network);
     let config = Arc::new(options.config.resolved(&surroundings.connected));
@@ -102,14 +106,21 @@ fn put_in_force(
 
 impl Daemon {
     /// Everything up to and including the first reading.
-    pub fn start(options: Options) -> Result<Daemon, DaemonError> {
+    pub fn start(mut options: Options) -> Result<Daemon, DaemonError> {
         let lock = InstanceLock::take()?;
         // Before anything is made, so that a missing privilege or a foreign table leaves no trace.
         let name = options.config.table.name.clone();
         let (table, found) = Table::open(&options.config.table)?;
+        if table.is_static() {
+            let note = StaticTable::note(&name, options.config.table.is_static);
+            options.notes.push(note);
+            // Found so, it is so for this run.
+            options.config.table.is_static = true;
+        }
         let state_dir = StateDir::open(&options.state_dir)?;
         // Opened while that is possible: what fails may be for want of descriptors.
-        let undo = found.is_none().then(Nftables::open).transpose()?;
+        let makes = found.is_none() && !table.is_static();
+        let undo = makes.then(Nftables::open).transpose()?;
         let started = Daemon::on(options, table, found.as_ref(), state_dir, lock);
         if let (Err(_), Some(mut nftables)) = (&started, undo) {
             // The first error is the one to tell.

@@ -20,6 +20,7 @@ pub(crate) fn config(
         table: TableConfig {
             name: "flowctl".into(),
             protect: Protect::Off,
+            is_static: false,
         },
         interfaces: Vec::new(),
         subnets: Vec::new(),
