@@ -189,7 +189,10 @@ fn judge_static(table: &str, rules: StaticRules) -> Vec<Health> {
                 "the table inet {table} was installed by flowctl itself before table.static was set: it goes on counting, \
                  but nothing loads it again when it is gone"
             ),
-            &format!("{LOAD}, which replaces it; or take it away with `flowctl remove`"),
+            // nft is refused to replace a table that outlived its owner.
+            &format!(
+                "take it away first (`flowctl remove`, or nft delete table inet {table} while flowctl runs); then {LOAD}"
+            ),
         ),
         Standing::Unmarked => differ(
             format!(

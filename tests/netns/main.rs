@@ -53,6 +53,7 @@ mod scenes_short;
 mod scenes_stage;
 mod scenes_traffic;
 mod scenes_views;
+mod static_rules;
 mod sums;
 mod support;
 mod told;
