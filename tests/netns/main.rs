@@ -35,6 +35,7 @@ mod memory;
 mod naive;
 mod names;
 mod paths;
+mod printed;
 mod probe;
 mod probe_table;
 mod protected;
