@@ -158,6 +158,7 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
         control,
         hosts,
         names,
+        labelled_since: None,
     };
     config.keep_labels(&LabelsByInterface::new());
     Some(config)

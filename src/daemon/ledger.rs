@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::identity::Identity;
-use crate::config::{Counter, LabelsByInterface};
+use crate::config::{Counter, LabelsByInterface, contradict};
 use crate::kernel::devices::{Moved, moved_between};
 use crate::kernel::nft::TableInfo;
 use crate::meter::{Carried, Existing, Meter};
@@ -124,6 +124,7 @@ impl Ledger {
             if !broken.same_kernel() {
                 memory.sysctls.clear();
                 memory.labels.clear();
+                memory.labelled_since = None;
                 memory.devices.clear();
             }
         }
@@ -238,6 +239,23 @@ impl Ledger {
     /// Which label bits stand for which interface.
     pub fn labels(&mut self) -> &mut LabelsByInterface {
         &mut self.memory.labels
+    }
+
+    /// Since when flows have those bits, where they had others before.
+    pub fn labelled_since(&self) -> Option<Timestamp> {
+        self.memory.labelled_since
+    }
+
+    /// Rules with these label bits are in force at `now`. Where a bit stood for another interface before, all bits of older
+    /// flows mean nothing any more.
+    pub fn note_labels(&mut self, labels: LabelsByInterface, now: Timestamp) {
+        let known = &mut self.memory.labels;
+        if contradict(known, &labels) {
+            known.clear();
+            self.memory.labelled_since = Some(now);
+        }
+        // Flows of interfaces that went live on, with their bits.
+        known.extend(labels);
     }
 
     /// When this was last saved, if ever, and what the devices had moved by then; nothing where they cannot tell.

@@ -50,6 +50,7 @@ impl Daemon {
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
         let is_static = self.table.is_static();
+        let labelled_since = self.ledger.labelled_since();
         let found_static = self.table.is_found_static();
         let connected = Arc::clone(&self.surroundings.connected);
         let load = move || {
@@ -59,6 +60,7 @@ impl Daemon {
                     true => labels_before,
                     false => sourced.config.keep_labels(&labels_before),
                 };
+                sourced.config.labelled_since = labelled_since;
                 sourced.config.table.is_static |= found_static;
                 let config = sourced.config.resolved(&connected);
                 Box::new(Loaded {

@@ -70,6 +70,7 @@ fn put_in_force(
         true => recall_static(state_dir, table.nftables(), &options.config)?,
         false => recall(state_dir, table.nftables(), found, &mut options.config)?,
     };
+    options.config.labelled_since = ledger.labelled_since();
     let (lookout, network) = Lookout::start(sender.clone())?;
     let surroundings = Surroundings::new(network);
     let config = Arc::new(options.config.resolved(&surroundings.connected));

@@ -1,8 +1,10 @@
 //! A table that is loaded with the system's ruleset, because the configuration says so or because it was found so: whether
 //! its rules are those that the configuration would make. It changes nothing and repairs nothing.
 
-use super::Daemon;
-use crate::config::TableConfig;
+use std::sync::Arc;
+
+use super::{Daemon, clock};
+use crate::config::{Config, TableConfig};
 use crate::health::{Standing, StaticRules};
 use crate::kernel::error::KernelError;
 use crate::kernel::facts;
@@ -77,6 +79,22 @@ impl StaticTable {
 }
 
 impl Daemon {
+    /// The rules wanted are in force, with their label bits.
+    pub(super) fn note_labels(&mut self) {
+        let labels = self.config.labels();
+        self.ledger.note_labels(labels, clock::wall());
+        let labelled_since = self.ledger.labelled_since();
+        if self.config.labelled_since != labelled_since {
+            let config = Config {
+                labelled_since,
+                ..(*self.config).clone()
+            };
+            self.config = Arc::new(config);
+            self.engine.follow(Arc::clone(&self.config));
+            self.collector.reconfigure(Arc::clone(&self.config));
+        }
+    }
+
     /// Others changed the table that they load: the next tick reads it, and what is wrong with it is said now.
     pub(super) fn note_load(&mut self) {
         // Where it cannot be read now, the bound of a gap is a wider one; the next tick says what is wrong.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Daemon, Trouble, clock};
 use crate::config::Config;
 use crate::event::Event;
-use crate::health::{self, Facts};
+use crate::health::{self, Facts, Standing};
 use crate::kernel::facts;
 use crate::report::{Health, Severity};
 use crate::units::{TableFamily, Uptime};
@@ -142,6 +142,9 @@ impl Daemon {
                 let missing = self.meter.missing_existing();
                 let missing = missing.filter(|counter| !counter.is_in(TableFamily::Inet, name));
                 facts.missing_existing = missing.cloned().collect();
+                if static_rules.is_some_and(|rules| rules.standing == Standing::AsConfigured) {
+                    self.note_labels();
+                }
                 for event in self.vitals.judge(&self.config, &facts) {
                     self.log(event);
                 }

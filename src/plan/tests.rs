@@ -43,6 +43,7 @@ pub(crate) fn config(
         },
         hosts: Vec::new(),
         names: NamesConfig { leases: None },
+        labelled_since: None,
     };
     for (name, devices) in interfaces {
         let name = InterfaceName::new(name).unwrap();

@@ -6,6 +6,7 @@ use flowctl::kernel::nft::Protection;
 use flowctl::kernel::nftables::Nftables;
 use flowctl::lab::{Direction, Ends, Family, Lab, LabOptions};
 use flowctl::report::{Health, Severity};
+use flowctl::units::BitRate;
 
 use crate::naive::settled;
 use crate::support::{
@@ -225,6 +226,47 @@ fn a_verdict_comes_of_rules_in_which_nothing_was_changed() {
     assert!(drilled.status.success(), "{}", said(&drilled));
     daemon.stop();
     assert_eq!(ruleset(&bench), before, "through its whole life");
+}
+
+#[test]
+fn flows_that_carry_the_label_bits_of_other_rules_are_named_as_approximate() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, &format!("{}{WATCHED}", config()));
+    load(&bench);
+    let daemon = bench.start();
+    let truth = Truth::record();
+    let old = truth.udp("old", ends(&lab, 0), 5e4, 1000);
+    daemon.settle();
+    // The file's order gives the bits: what stood for one interface stands for another now.
+    let wan = "[interfaces.wan]\ndevice = \"wan0\"\n";
+    let lan = "[interfaces.lan]\ndevice = \"br-lan\"\n";
+    let swapped = config().replace(&format!("{wan}{lan}"), &format!("{lan}{wan}"));
+    assert_ne!(swapped, config());
+    bench.configure(&format!("{swapped}{WATCHED}"));
+    daemon.signal(rustix::process::Signal::HUP);
+    await_found(&daemon, "static_rules_differ");
+    load(&bench);
+    await_gone(&daemon, "static_rules_differ");
+    await_gaps(&bench, 1);
+    let young = truth.udp("young", ends(&lab, 2), 6e6, 1000);
+    old.set_rate(BitRate(12e6));
+    await_raised(&daemon);
+    beats(&daemon, 5);
+    let sources = [old.source.port(), young.source.port()];
+    old.stop();
+    young.stop();
+    let verdict = await_verdict(&daemon, "busy");
+    let named: Vec<(Option<u16>, bool)> = (verdict.found.flows.iter())
+        .map(|flow| (flow.source_port, flow.approximate))
+        .collect();
+    assert_eq!(
+        named,
+        [(Some(sources[0]), true), (Some(sources[1]), false)],
+        "{verdict:#?}"
+    );
+    assert!(verdict.coverage.unwrap() >= 0.9, "{verdict:#?}");
 }
 
 #[test]
