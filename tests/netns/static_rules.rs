@@ -237,7 +237,8 @@ fn flows_that_carry_the_label_bits_of_other_rules_are_named_as_approximate() {
     load(&bench);
     let daemon = bench.start();
     let truth = Truth::record();
-    let old = truth.udp("old", ends(&lab, 0), 5e4, 1000);
+    // Answered, so that none of its later packets is a new flow's and gets other bits too.
+    let old = truth.tcp("old", ends(&lab, 0), 5e4, Direction::Upload);
     daemon.settle();
     // The file's order gives the bits: what stood for one interface stands for another now.
     let wan = "[interfaces.wan]\ndevice = \"wan0\"\n";
