@@ -625,6 +625,64 @@ mod tests {
         remade
     }
 
+    /// A pass in which table 0 of others, of that handle and loaded with counters at 0, says these bytes of `a` and `b`.
+    fn read_loaded(meter: &mut Meter, at: u64, handle: u64, bytes: [u64; 2], bound: u64) -> bool {
+        meter.begin();
+        meter.record_foreign(0, record("a", bytes[0]));
+        meter.record_foreign(0, record("b", bytes[1]));
+        let remade = meter.was_loaded(0, handle, || Some(bound));
+        meter.end(seconds(at));
+        remade
+    }
+
+    fn loaded() -> Meter {
+        let counters = ["a", "b"].map(|name| {
+            let counter = ExistingCounter::parse(&format!("inet flowctl {name}")).unwrap();
+            let existing = Some(Existing {
+                counter,
+                handle: None,
+            });
+            let carried = Carried {
+                existing,
+                ..Carried::default()
+            };
+            (CounterName::new(name).unwrap(), carried)
+        });
+        Meter::new(counters)
+    }
+
+    #[test]
+    fn what_a_table_holds_that_is_loaded_at_0_is_news_however_high() {
+        let mut meter = loaded();
+        assert!(
+            !read_loaded(&mut meter, 1, 7, [100, 10], 0),
+            "never read before"
+        );
+        assert_eq!(totals(&meter), [100, 10]);
+        // Lower, the same and higher than before: each was counted since the load.
+        assert!(read_loaded(&mut meter, 2, 8, [60, 10], 500));
+        assert_eq!(totals(&meter), [160, 20]);
+        assert!(read_loaded(&mut meter, 3, 9, [400, 10], 500));
+        assert_eq!(totals(&meter), [560, 30]);
+        assert_eq!(meter.counters()[0].delta, Delta::First, "no rate");
+        assert!(
+            !read_loaded(&mut meter, 4, 9, [410, 11], 0),
+            "the same table"
+        );
+        assert_eq!(totals(&meter), [570, 31]);
+        assert!(meter.counters().iter().all(|counter| counter.resets == 0));
+    }
+
+    #[test]
+    fn one_value_that_cannot_be_traffic_makes_all_of_its_table_old() {
+        let mut meter = loaded();
+        read_loaded(&mut meter, 1, 7, [100, 10], 0);
+        assert!(read_loaded(&mut meter, 2, 8, [90, 5], 89));
+        assert_eq!(totals(&meter), [100, 10]);
+        read_loaded(&mut meter, 3, 8, [95, 6], 0);
+        assert_eq!(totals(&meter), [105, 11], "what it counts from then on");
+    }
+
     #[test]
     fn one_name_in_several_tables_is_several_counters() {
         let mut meter = with_existing(None, Carried::default());

@@ -226,6 +226,7 @@ mod tests {
                 "0".to_owned(),
             )]),
             labels: LabelsByInterface::from([(InterfaceName::new("wan").unwrap(), 2)]),
+            labelled_since: None,
             shape: Some(Shape::default()),
             devices: vec![Moved { index: 3, bytes: 4 }],
         }

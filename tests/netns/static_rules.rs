@@ -426,10 +426,11 @@ fn rules_that_are_found_are_used_without_being_asked_for() {
     // What is not under [table] may change.
     bench.configure(&COUNTERS.replace("200ms", "300ms"));
     daemon.signal(rustix::process::Signal::HUP);
-    daemon.await_record("the reload", |event| match event {
-        Event::Config { result, .. } => Some(assert_eq!(result, ConfigResult::Reloaded)),
+    let result = daemon.await_record("the reload", |event| match event {
+        Event::Config { result, .. } => Some(result),
         _ => None,
     });
+    assert_eq!(result, ConfigResult::Reloaded);
     assert_eq!(ruleset(&bench), before);
     bench.nft(&["delete", "table", "inet", "flowctl"]);
     let missing = await_found(&daemon, "table_missing");
@@ -497,6 +498,24 @@ fn a_table_of_another_name_must_be_removed_first() {
     assert!(bench.flowctl(&["remove"]).status.success());
     assert_eq!(tables(&bench), "");
     bench.start().stop();
+}
+
+#[test]
+fn doctor_tells_the_rules_wanted_from_all_others() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, &config());
+    let says = |word: &str| said(&bench.flowctl(&["doctor"])).contains(word);
+    assert!(says("table_missing"));
+    load(&bench);
+    assert!(!says("table_missing") && !says("static_rules") && !says("table_unprotected"));
+    // As many rules and elements, but not these.
+    bench.configure(&config().replace("wan0", "wan1"));
+    assert!(says("static_rules_differ") && says("was not made from this configuration"));
+    load(&bench);
+    assert!(!says("static_rules"));
+    bench.nft(&["delete", "table", "inet", "flowctl"]);
+    bench.nft(&["add", "table", "inet", "flowctl"]);
+    assert!(says("static_rules_differ") && says("is none that"));
 }
 
 #[test]
