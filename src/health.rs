@@ -21,6 +21,8 @@ pub struct Facts {
     pub table_foreign: bool,
     /// Whether a daemon owns it, so that nobody else can change it.
     pub table_owned: bool,
+    /// Of static rules, which flowctl only reads: what is to be said of them; `None` where there are none.
+    pub static_rules: Option<StaticRules>,
     /// Counters of others that are to be read and do not exist.
     pub missing_existing: Vec<ExistingCounter>,
     /// nf_conntrack_acct; `None` where the kernel has no conntrack.
@@ -43,10 +45,38 @@ pub struct Facts {
     pub up_by_device: BTreeMap<String, bool>,
 }
 
+/// A table that is loaded with the system's ruleset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticRules {
+    /// Whether it is the one wanted.
+    pub standing: Standing,
+    /// Whether the configuration says that it is static, or it was only found so.
+    pub configured: bool,
+}
+
+/// How the table that is there stands to the rules that the configuration would make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// There is none.
+    Missing,
+    /// It has these rules.
+    AsConfigured,
+    /// It was made for another configuration, or by another version of flowctl.
+    Differs,
+    /// It was made for this configuration, and has been changed since.
+    Changed,
+    /// A daemon of flowctl's installed it.
+    Flowctls,
+    /// Nothing says who made it.
+    Unmarked,
+}
+
 /// Everything worth saying, the worst first.
 pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
     let mut found = Vec::new();
-    if facts.table_foreign {
+    if let Some(rules) = facts.static_rules {
+        found.extend(judge_static(&config.table.name, rules));
+    } else if facts.table_foreign {
         found.push(entry(
             "table_foreign",
             Severity::Error,
@@ -67,7 +97,12 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
             "start the daemon with `flowctl run`",
         ));
     }
-    if facts.table_installed && !facts.table_owned && config.table.protect == Protect::Auto {
+    let is_static = facts.static_rules.is_some();
+    if facts.table_installed
+        && !facts.table_owned
+        && !is_static
+        && config.table.protect == Protect::Auto
+    {
         found.push(entry(
             "table_unprotected",
             Severity::Info,
@@ -100,6 +135,72 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
     }));
     found.sort_by_key(|entry| std::cmp::Reverse(entry.severity));
     found
+}
+
+/// What is to be done about static rules is done by whoever loads them.
+fn judge_static(table: &str, rules: StaticRules) -> Vec<Health> {
+    const LOAD: &str =
+        "load what `flowctl plan --format nft` prints, or reload the service that does";
+    let differ = |message: String, fix: &str| {
+        vec![entry(
+            "static_rules_differ",
+            Severity::Warning,
+            message,
+            fix,
+        )]
+    };
+    match rules.standing {
+        Standing::Missing => {
+            let message = format!(
+                "the table inet {table}, which is loaded with the system's ruleset, is not there: nothing is counted"
+            );
+            let fix = match rules.configured {
+                true => LOAD.to_owned(),
+                false => {
+                    format!("{LOAD}; or restart flowctl, which then installs a table of its own")
+                }
+            };
+            vec![entry("table_missing", Severity::Error, message, &fix)]
+        }
+        Standing::AsConfigured if rules.configured => Vec::new(),
+        Standing::AsConfigured => vec![entry(
+            "static_rules_found",
+            Severity::Info,
+            format!(
+                "the table inet {table} was loaded with the system's ruleset: flowctl reads it, and installs and repairs nothing"
+            ),
+            "nothing to do if that is meant: table.static = true in the configuration says so",
+        )],
+        Standing::Differs => differ(
+            format!(
+                "the table inet {table} was not made from this configuration by this flowctl: counters may be missing or \
+                 count something else, and drilldowns may take one interface for another"
+            ),
+            LOAD,
+        ),
+        Standing::Changed => differ(
+            format!(
+                "rules of the table inet {table} were changed after it was loaded: counters may count something else"
+            ),
+            LOAD,
+        ),
+        Standing::Flowctls => differ(
+            format!(
+                "the table inet {table} was installed by flowctl itself before table.static was set: it goes on counting, \
+                 but nothing loads it again when it is gone"
+            ),
+            // nft is refused to replace a table that outlived its owner.
+            &format!(
+                "take it away first (`flowctl remove`, or nft delete table inet {table} while flowctl runs); then {LOAD}"
+            ),
+        ),
+        Standing::Unmarked => differ(
+            format!(
+                "the table inet {table} is none that `flowctl plan --format nft` printed: its counters may count anything"
+            ),
+            &format!("{LOAD}; or set another name under [table] in the configuration"),
+        ),
+    }
 }
 
 /// One entry for all that are missing.
@@ -201,7 +302,9 @@ fn judge_paths(facts: &Facts, found: &mut Vec<Health>) {
         ));
     }
     let flushing = facts.flushing_files.iter();
-    for file in flushing.filter(|_| !facts.table_owned) {
+    // Static rules are in what is loaded, or are missed and not repaired.
+    let repaired = !facts.table_owned && facts.static_rules.is_none();
+    for file in flushing.filter(|_| repaired) {
         found.push(entry(
             "ruleset_flushed_on_reload",
             Severity::Info,

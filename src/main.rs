@@ -24,7 +24,7 @@ fn dispatch(cli: &cli::Cli) -> Result<cli::exit::ExitCode, cli::exit::ExitCode> 
                 &options.style(),
             )
         }
-        Command::Plan(_) => cli::plan::run(options),
+        Command::Plan(args) => cli::plan::run(args, options),
         Command::Check(_) => cli::check::run(options),
         Command::Discover(args) => cli::discover::run(args),
         Command::Drill(args) => {

@@ -195,6 +195,33 @@ impl Meter {
         remade
     }
 
+    /// The same of a table that is loaded with counters at 0: all that they hold is news, unless one of them holds more
+    /// than `bound_bytes` says that can have passed since the last reading, which is asked only where the table is another
+    /// one. Then it was put back with old values, and none of them is believed.
+    pub fn was_loaded(
+        &mut self,
+        table: usize,
+        handle: u64,
+        bound_bytes: impl FnOnce() -> Option<u64>,
+    ) -> bool {
+        let Some((_, names)) = self.foreign.get(table) else {
+            return false;
+        };
+        let is_anew = |at: &usize| self.counters[*at].is_anew(self.pass, handle);
+        let anew: Vec<usize> = names.order.iter().copied().filter(is_anew).collect();
+        let bound_bytes = (!anew.is_empty()).then(bound_bytes).flatten();
+        let most = anew.iter().map(|at| self.counters[*at].passing.bytes).max();
+        let believed = bound_bytes.is_none_or(|bound| most.is_none_or(|most| most <= bound));
+        for at in anew {
+            let counter = &mut self.counters[at];
+            counter.kernel = match believed {
+                true => Volume::default(),
+                false => counter.passing,
+            };
+        }
+        self.came_from(table, handle, bound_bytes)
+    }
+
     /// Ends the pass: its answers are a reading made at `at`. Counters without an answer are `Unread`; returns how
     /// many these are.
     pub fn end(&mut self, at: Uptime) -> Unread {
@@ -330,6 +357,12 @@ impl Metered {
     fn take(&mut self, record: CounterRecord<'_>, pass: u64) {
         self.passing = volume(record);
         self.last_pass = pass;
+    }
+
+    /// Whether what the pass brought is of another table than what was read before.
+    fn is_anew(&self, pass: u64, handle: u64) -> bool {
+        let before = self.existing.as_ref().and_then(|existing| existing.handle);
+        self.last_pass == pass && before.is_some_and(|before| before != handle)
     }
 
     /// What the pass brought is of the table of that handle. Returns whether that is another than before.
@@ -590,6 +623,64 @@ mod tests {
         let remade = meter.came_from(0, handle, bound);
         meter.end(seconds(at));
         remade
+    }
+
+    /// A pass in which table 0 of others, of that handle and loaded with counters at 0, says these bytes of `a` and `b`.
+    fn read_loaded(meter: &mut Meter, at: u64, handle: u64, bytes: [u64; 2], bound: u64) -> bool {
+        meter.begin();
+        meter.record_foreign(0, record("a", bytes[0]));
+        meter.record_foreign(0, record("b", bytes[1]));
+        let remade = meter.was_loaded(0, handle, || Some(bound));
+        meter.end(seconds(at));
+        remade
+    }
+
+    fn loaded() -> Meter {
+        let counters = ["a", "b"].map(|name| {
+            let counter = ExistingCounter::parse(&format!("inet flowctl {name}")).unwrap();
+            let existing = Some(Existing {
+                counter,
+                handle: None,
+            });
+            let carried = Carried {
+                existing,
+                ..Carried::default()
+            };
+            (CounterName::new(name).unwrap(), carried)
+        });
+        Meter::new(counters)
+    }
+
+    #[test]
+    fn what_a_table_holds_that_is_loaded_at_0_is_news_however_high() {
+        let mut meter = loaded();
+        assert!(
+            !read_loaded(&mut meter, 1, 7, [100, 10], 0),
+            "never read before"
+        );
+        assert_eq!(totals(&meter), [100, 10]);
+        // Lower, the same and higher than before: each was counted since the load.
+        assert!(read_loaded(&mut meter, 2, 8, [60, 10], 500));
+        assert_eq!(totals(&meter), [160, 20]);
+        assert!(read_loaded(&mut meter, 3, 9, [400, 10], 500));
+        assert_eq!(totals(&meter), [560, 30]);
+        assert_eq!(meter.counters()[0].delta, Delta::First, "no rate");
+        assert!(
+            !read_loaded(&mut meter, 4, 9, [410, 11], 0),
+            "the same table"
+        );
+        assert_eq!(totals(&meter), [570, 31]);
+        assert!(meter.counters().iter().all(|counter| counter.resets == 0));
+    }
+
+    #[test]
+    fn one_value_that_cannot_be_traffic_makes_all_of_its_table_old() {
+        let mut meter = loaded();
+        read_loaded(&mut meter, 1, 7, [100, 10], 0);
+        assert!(read_loaded(&mut meter, 2, 8, [90, 5], 89));
+        assert_eq!(totals(&meter), [100, 10]);
+        read_loaded(&mut meter, 3, 8, [95, 6], 0);
+        assert_eq!(totals(&meter), [105, 11], "what it counts from then on");
     }
 
     #[test]

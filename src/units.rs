@@ -359,6 +359,11 @@ impl ExistingCounter {
     pub fn counter(&self) -> &str {
         &self.0.1
     }
+
+    /// Whether it stands in the table of that family and name.
+    pub fn is_in(&self, family: TableFamily, name: &str) -> bool {
+        self.table().family() == family && self.table().name() == name
+    }
 }
 
 impl fmt::Display for ExistingCounter {

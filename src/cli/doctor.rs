@@ -9,15 +9,17 @@ use super::style::{Paint, Style};
 use super::{DoctorArgs, Options, configuration, output};
 use crate::config::source::{Source, Sourced};
 use crate::config::{self, Config, Connected, Format};
-use crate::health;
+use crate::health::{self, StaticRules};
 use crate::kernel::error::KernelError;
 use crate::kernel::facts;
 use crate::kernel::network::NetworkReader;
+use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
 use crate::names::Names;
+use crate::plan::{self, printed::Maker};
 use crate::report::{Health, Report, Severity};
 use crate::sink::ask::ask;
-use crate::units::ExistingCounter;
+use crate::units::{ExistingCounter, TableFamily};
 
 /// For a server that tells names, as long as it may take.
 const NAMES_PATIENCE: Duration = Duration::from_secs(12);
@@ -91,6 +93,7 @@ fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {
     let config = config.resolved(&Connected::new(&network.links, &network.addresses));
     let mut nftables = Nftables::open()?;
     let mut facts = facts::gather(&mut nftables, &config.table.name, &network.links)?;
+    facts.static_rules = static_rules(&mut nftables, &config)?;
     let wanted: Vec<&ExistingCounter> = (config.counters.iter())
         .filter_map(|counter| counter.existing.as_ref())
         .collect();
@@ -102,6 +105,23 @@ fn examine(config: &Config) -> Result<Vec<Health>, KernelError> {
         facts.missing_existing = missing.cloned().collect();
     }
     Ok(health::judge(&config, &facts))
+}
+
+/// Of a table that is loaded with the system's ruleset, by the configuration or as it is found.
+fn static_rules(
+    nftables: &mut Nftables,
+    config: &Config,
+) -> Result<Option<StaticRules>, KernelError> {
+    let configured = config.table.is_static;
+    let found = nftables.table(TableFamily::Inet, &config.table.name)?;
+    if !configured && found.as_ref().map(TableInfo::maker) != Some(Maker::Configuration) {
+        return Ok(None);
+    }
+    let standing = facts::standing(nftables, &plan::compile(config))?;
+    Ok(Some(StaticRules {
+        standing,
+        configured,
+    }))
 }
 
 /// One entry for all of them: drilldowns go on without these names.

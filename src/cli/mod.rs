@@ -175,7 +175,21 @@ pub struct StatusArgs {
 
 /// `flowctl plan`.
 #[derive(Debug, Clone, Args)]
-pub struct PlanArgs {}
+pub struct PlanArgs {
+    /// Print the ruleset to be read, or as a file that `nft -f` loads any number of times
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: PlanFormat,
+}
+
+/// What `flowctl plan` prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PlanFormat {
+    /// The ruleset, and what each counter will see
+    #[default]
+    Text,
+    /// A ruleset file for static rules, which the daemon then uses and never changes
+    Nft,
+}
 
 /// `flowctl check`.
 #[derive(Debug, Clone, Args)]

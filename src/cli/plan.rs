@@ -1,19 +1,26 @@
-//! `flowctl plan`: the ruleset as nft syntax, and what each counter will see as comments. It changes
-//! nothing, and asks the kernel only which prefixes the devices have that a subnet follows.
+//! `flowctl plan`: the ruleset as nft syntax, with what each counter will see as comments or as a file to load. It
+//! changes nothing, and asks the kernel only which prefixes the devices have that a subnet follows.
 
 use super::exit::ExitCode;
-use super::{Options, configuration, output};
-use crate::plan::{self, describe, text};
+use super::{Options, PlanArgs, PlanFormat, configuration, output};
+use crate::plan::{self, describe, printed, text};
 use crate::sink::state;
 
 /// Prints it.
-pub fn run(options: &Options) -> ExitCode {
+pub fn run(args: &PlanArgs, options: &Options) -> ExitCode {
+    match args.format {
+        PlanFormat::Text => explain(options),
+        PlanFormat::Nft => print_file(options),
+    }
+}
+
+fn explain(options: &Options) -> ExitCode {
     let mut config = match configuration::demand(options) {
         Ok(config) => config,
         Err(code) => return code,
     };
     // The label bits that a daemon has given to interfaces are those it would install again.
-    if let Some(saved) = state::look(&options.state_dir) {
+    if let Some(saved) = state::look(&options.state_dir).filter(|_| !config.table.is_static) {
         config.keep_labels(&saved.labels);
     }
     output::print(&format!(
@@ -21,4 +28,25 @@ pub fn run(options: &Options) -> ExitCode {
         text::render(&plan::compile(&config)),
         describe::render(&config)
     ))
+}
+
+/// A function of the configuration alone: label bits that a daemon has given are no part of it.
+fn print_file(options: &Options) -> ExitCode {
+    let config = match configuration::read(options) {
+        Ok(sourced) => sourced.config,
+        Err(code) => return code,
+    };
+    let moving: Vec<String> = config
+        .followed()
+        .map(|subnet| format!("subnets.{}", subnet.name))
+        .collect();
+    if !moving.is_empty() {
+        output::complain(format_args!(
+            "{}: follows devices, whose prefixes change, and a ruleset that is loaded as it is cannot; write the \
+             prefixes as a list",
+            moving.join(", ")
+        ));
+        return ExitCode::BadConfiguration;
+    }
+    output::print(&printed::render(&plan::compile(&config)))
 }

@@ -8,6 +8,7 @@ use super::exit::ExitCode;
 use super::format::foreign;
 use super::{Options, configuration, output, run};
 use crate::daemon::{self, DaemonError, Removed};
+use crate::kernel::error::KernelError;
 use crate::kernel::nftables::Nftables;
 use crate::sink::ask::{AskError, ask};
 use crate::sink::socket;
@@ -27,8 +28,9 @@ pub fn run(options: &Options) -> ExitCode {
         .as_ref()
         .map_or(DEFAULT_TABLE, |config| config.table.name.as_str());
     // What could not be finished is not begun: without privilege, or with a foreign table, the daemon goes on.
-    if let Err(error) = Nftables::open().and_then(|mut nftables| nftables.own_table(table)) {
-        return run::complain(&DaemonError::Kernel(error));
+    match Nftables::open().and_then(|mut nftables| nftables.own_table(table)) {
+        Ok(_) | Err(KernelError::StaticTable { .. }) => {}
+        Err(error) => return run::complain(&DaemonError::Kernel(error)),
     }
     let socket = options.socket_path(config.as_ref());
     let stopped = match stop(&socket) {
@@ -87,7 +89,13 @@ fn render(removed: &Removed, state_dir: &Path, stopped: bool) -> String {
     for note in &removed.notes {
         text.push_str(&format!("{}\n", foreign(note)));
     }
-    if removed.tables.is_empty() {
+    for table in &removed.kept {
+        text.push_str(&format!(
+            "table inet {table} stays: it is loaded with the system's ruleset; take it out of there, or until it is loaded \
+             again: nft delete table inet {table}\n"
+        ));
+    }
+    if removed.tables.is_empty() && removed.kept.is_empty() {
         text.push_str("no table of flowctl's was there\n");
     }
     text.push_str(&format!(

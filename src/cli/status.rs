@@ -81,6 +81,7 @@ fn table(report: &Report, style: &Style) -> String {
     let protection = match report.table.protection {
         Protection::Owned => "protected from others",
         Protection::Plain => "not protected from others, repaired when they change it",
+        Protection::Static => "loaded with the system's ruleset, only read",
     };
     let name = foreign(&report.table.name);
     match report.table.repairs {

@@ -15,6 +15,14 @@ pub(super) const BITS_AN_INTERFACE: u8 = 2;
 pub type LabelsByInterface = BTreeMap<InterfaceName, u8>;
 
 impl Config {
+    /// Which bits its interfaces have.
+    pub fn labels(&self) -> LabelsByInterface {
+        let interfaces = self.interfaces.iter();
+        interfaces
+            .map(|interface| (interface.name.clone(), interface.label))
+            .collect()
+    }
+
     /// Gives every interface the bits it has in `before`, and the others bits that none of them had, as far as there
     /// are any. Returns what to remember.
     pub fn keep_labels(&mut self, before: &LabelsByInterface) -> LabelsByInterface {
@@ -58,6 +66,14 @@ impl Config {
     }
 }
 
+/// Whether a bit stood for another interface before, so that flows of then cannot be told from those of now.
+pub fn contradict(before: &LabelsByInterface, now: &LabelsByInterface) -> bool {
+    before.iter().any(|(name, bit)| match now.get(name) {
+        Some(same) => same != bit,
+        None => now.values().any(|taken| taken == bit),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::config;
@@ -97,6 +113,22 @@ mod tests {
         let (bits, kept) = labels(&(base.to_owned() + &interfaces(&["c", "b"])), &kept);
         assert_eq!(bits, [124, 126]);
         assert_eq!(kept.len(), 2, "a has lost its bits: {kept:?}");
+    }
+
+    #[test]
+    fn bits_that_stand_for_another_interface_contradict_and_those_that_came_or_went_do_not() {
+        let of = |names: &[&str]| config(&interfaces(names)).labels();
+        let before = of(&["wan", "lan"]);
+        for (now, wanted) in [
+            (of(&["wan", "lan"]), false),
+            (of(&["wan", "lan", "dmz"]), false),
+            (of(&["wan"]), false),
+            (of(&["lan", "wan"]), true),
+            (of(&["lan"]), true),
+            (of(&["wan", "dmz"]), true),
+        ] {
+            assert_eq!(contradict(&before, &now), wanted, "{now:?}");
+        }
     }
 
     #[test]

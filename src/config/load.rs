@@ -135,6 +135,9 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
     let table = settings::table(&mut root, problems);
     let interfaces = interfaces::read(&mut root, problems);
     let subnets = subnets::read(&mut root, problems);
+    if table.is_static {
+        subnets.stand_still(problems);
+    }
     let counters = counters::read(&mut root, &table.name, &interfaces, &subnets, problems);
     let thresholds = thresholds::read(&mut root, &counters, problems);
     let drilldown = settings::drilldown(&mut root, interfaces.len(), problems);
@@ -155,6 +158,7 @@ fn document(root: &Node, problems: &mut Problems<'_>) -> Option<Config> {
         control,
         hosts,
         names,
+        labelled_since: None,
     };
     config.keep_labels(&LabelsByInterface::new());
     Some(config)

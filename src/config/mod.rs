@@ -37,8 +37,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use addresses::{Addresses, Connected};
-pub use labels::LabelsByInterface;
+pub use labels::{LabelsByInterface, contradict};
 pub use load::{Format, LoadError, load, parse};
 pub use problem::{Problem, printable};
 pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
@@ -74,6 +76,8 @@ pub struct Config {
     pub hosts: Vec<Host>,
     /// Where other names come from.
     pub names: NamesConfig,
+    /// Flows that are older may carry label bits that stood for other interfaces; `None` where none does.
+    pub labelled_since: Option<Timestamp>,
 }
 
 /// `[table]`.
@@ -83,6 +87,8 @@ pub struct TableConfig {
     pub name: String,
     /// Whether to own the table where the kernel can.
     pub protect: Protect,
+    /// Whether the table is loaded with the system's ruleset and only read.
+    pub is_static: bool,
 }
 
 /// `table.protect`.

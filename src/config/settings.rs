@@ -10,7 +10,8 @@ use super::problems::{Problems, Wrong};
 use super::reader::{Given, Table};
 use super::tree::Node;
 use super::value::{
-    absolute_path, duration, duration_within, file_path, integer_within, percentage, size, text,
+    absolute_path, boolean, duration, duration_within, file_path, integer_within, percentage, size,
+    text,
 };
 use super::{ControlConfig, DrilldownConfig, LogConfig, Protect, TableConfig};
 
@@ -52,12 +53,15 @@ pub(super) fn table(root: &mut Table<'_>, problems: &mut Problems<'_>) -> TableC
     let mut config = TableConfig {
         name: "flowctl".to_owned(),
         protect: Protect::Auto,
+        is_static: false,
     };
     if let Some(mut section) = open(root, "table", problems) {
         let name = section.read("name", problems, table_name);
         config.name = name.or(config.name);
         let protect = section.read("protect", problems, protect);
         config.protect = protect.or(config.protect);
+        let is_static = section.read("static", problems, boolean);
+        config.is_static = is_static.or(config.is_static);
         section.finish(problems);
     }
     config

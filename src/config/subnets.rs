@@ -43,6 +43,19 @@ impl<'n> SubnetDrafts<'n> {
     fn find(&self, name: &str) -> Option<&SubnetDraft<'n>> {
         self.index_by_name.get(name).map(|index| &self.list[*index])
     }
+
+    /// Reports those whose prefixes change, which rules that stay as they were loaded cannot follow.
+    pub(super) fn stand_still(&self, problems: &mut Problems<'_>) {
+        let follows = |draft: &&SubnetDraft<'_>| {
+            let addresses = draft.addresses.as_ref();
+            addresses.is_some_and(|addresses| !addresses.follows().is_empty())
+        };
+        for draft in self.list.iter().filter(follows) {
+            let message = "follows a device, whose prefixes change, while table.static leaves the rules as they were loaded";
+            let remedy = "write its prefixes as a list, or table.static = false";
+            problems.wrong(draft.node, Wrong::new(message, remedy));
+        }
+    }
 }
 
 /// `[subnets]`.

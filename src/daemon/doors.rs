@@ -75,14 +75,15 @@ impl Doors {
     }
 
     /// Has what is dropped counted for these drilldowns too. Such rules ask for conntrack, which they would switch on for
-    /// every packet: one on demand has none where no threshold has asked for that.
+    /// every packet: one on demand has none where no threshold has asked for that. Nor has any where only the
+    /// configuration may change the ruleset.
     pub fn watch_drops<'a>(
         &mut self,
         followed: impl Iterator<Item = &'a Followed>,
         config: &Config,
         outbox: &Outbox,
     ) {
-        if !config.wants_conntrack() {
+        if !config.wants_conntrack() || config.table.is_static {
             self.probe = None;
             return;
         }
@@ -134,19 +135,22 @@ impl Doors {
         outbox.report(DROPS, failed.as_ref());
     }
 
-    /// What the kernel does not keep at this moment, flows that begin now will lack.
-    pub fn note_sysctls(&self, set: &mut DrilldownSet) {
+    /// What the kernel does not keep at this moment, flows that begin now will lack; what may not be counted, they lack
+    /// too.
+    pub fn note_sysctls(&self, set: &mut DrilldownSet, config: &Config) {
         let [accounting, stamps, events] = ["acct", "timestamp", "events"].map(facts::conntrack);
         let (accounting, stamps) = (accounting == Some(0), stamps == Some(0));
         // 2: the kernel keeps what it takes to tell an end only for flows that begin while somebody listens.
         let ends_untold = events == Some(2);
         let events = events == Some(0) || !self.conntrack.listens();
+        let drops_uncounted = config.table.is_static && config.wants_conntrack();
         for drilldown in set.drilldowns() {
             let circumstances = drilldown.circumstances();
             circumstances.accounting_off |= accounting;
             circumstances.stamps_off |= stamps;
             circumstances.events_off |= events;
             circumstances.ends_untold |= ends_untold;
+            circumstances.drops_uncounted |= drops_uncounted;
         }
     }
 

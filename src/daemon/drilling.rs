@@ -345,7 +345,7 @@ impl Drilling {
             }
         }
         if let Some(doors) = &mut self.doors {
-            doors.note_sysctls(&mut self.set);
+            doors.note_sysctls(&mut self.set, &self.config);
             doors.read_drops(&self.followed, &mut self.set, &self.outbox);
         }
         self.keep_pace(began, cpu, dumped.is_err());

@@ -1,15 +1,16 @@
 //! The tables of others that counters are read from, in the same tick as our own: never changed and never repaired. It
-//! knows when one was made anew, and what may have been missed until then.
+//! knows when one was made anew, and what may have been missed until then. The table that is loaded with the system's
+//! ruleset is one of them, where there is one.
 
 use jiff::Timestamp;
 
 use super::dump::until_undisturbed;
 use crate::event::Event;
-use crate::kernel::devices::{Moved, moved_by_all};
+use crate::kernel::devices::{Devices, Moved, moved_between, moved_by_all};
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::{CountersRead, Nftables};
 use crate::meter::Meter;
-use crate::units::{ForeignTable, Tick};
+use crate::units::{ForeignTable, TableFamily, Tick};
 
 /// More gaps than this at one reading are one record in the log.
 const GAPS_NAMED: usize = 8;
@@ -19,6 +20,8 @@ const GAPS_NAMED: usize = 8;
 pub struct Foreign {
     tables: Vec<Followed>,
     gaps: Vec<GapOf>,
+    /// The name of the table that is loaded with counters at 0.
+    loaded: Option<String>,
 }
 
 /// What one table may have missed.
@@ -32,6 +35,10 @@ struct GapOf {
 /// One table, and what is known of it.
 struct Followed {
     table: ForeignTable,
+    /// Whether it is loaded with counters at 0, so that what they hold is news.
+    is_loaded: bool,
+    /// What the devices had moved just after it was loaded with that handle.
+    moved_at_load: Option<(u64, Vec<Moved>)>,
     /// 0 before it was read in this run.
     handle: u64,
     /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
@@ -53,6 +60,34 @@ pub struct Movement<'m> {
 }
 
 impl Foreign {
+    /// With the table of that name, family inet, if any, being loaded with counters at 0.
+    pub fn with_loaded(loaded: Option<&str>) -> Self {
+        Foreign {
+            loaded: loaded.map(str::to_owned),
+            ..Foreign::default()
+        }
+    }
+
+    fn is_loaded(&self, table: &ForeignTable) -> bool {
+        table.family() == TableFamily::Inet && Some(table.name()) == self.loaded.as_deref()
+    }
+
+    /// The handle of the table that is loaded; 0 where it was not there in this run.
+    pub fn handle_of_loaded(&self) -> u64 {
+        let mut loaded = self.tables.iter().filter(|followed| followed.is_loaded);
+        loaded.next().map_or(0, |followed| followed.handle)
+    }
+
+    /// The table that is loaded has that handle by now, when the devices have moved that much.
+    pub fn note_load(&mut self, handle: u64, moved: &[Moved]) {
+        for followed in self.tables.iter_mut().filter(|followed| followed.is_loaded) {
+            let known = followed.moved_at_load.as_ref().map(|(handle, _)| *handle);
+            if followed.handle != handle && known != Some(handle) {
+                followed.moved_at_load = Some((handle, moved.to_vec()));
+            }
+        }
+    }
+
     /// Follows the tables that `meter` reads from. Those that are followed already go on; of the others counters were
     /// last read at `last`, where that is known, when the devices had moved that much.
     pub fn follow(&mut self, meter: &Meter, last: Option<(Timestamp, &[Moved])>) {
@@ -63,6 +98,8 @@ impl Foreign {
                 Some(position) => known.swap_remove(position),
                 None => Followed {
                     table: table.clone(),
+                    is_loaded: self.is_loaded(table),
+                    moved_at_load: None,
                     handle: 0,
                     generation: None,
                     read_at: last.map(|(at, _)| at),
@@ -81,6 +118,7 @@ impl Foreign {
         meter: &mut Meter,
         tick: Tick,
         movement: Movement<'_>,
+        devices: &mut Devices,
     ) -> Result<bool, KernelError> {
         let mut interrupted = false;
         for (position, followed) in self.tables.iter_mut().enumerate() {
@@ -90,8 +128,13 @@ impl Foreign {
                 followed.is_gone(movement);
                 continue;
             }
-            let bound_bytes = followed.moved_since(movement);
-            let remade = meter.came_from(position, followed.handle, bound_bytes);
+            let (remade, bound_bytes) = if followed.is_loaded {
+                followed.was_loaded(meter, position, movement, devices)
+            } else {
+                let bound_bytes = followed.moved_since(movement);
+                let remade = meter.came_from(position, followed.handle, bound_bytes);
+                (remade, bound_bytes)
+            };
             if let Some(from) = followed.read_at.filter(|_| remade) {
                 self.gaps.push(GapOf {
                     table: followed.table.clone(),
@@ -178,6 +221,31 @@ impl Followed {
             self.generation = None;
         }
         Ok(again)
+    }
+
+    /// Whether another one was loaded since counters were last read, and at most how many bytes they missed until then.
+    fn was_loaded(
+        &mut self,
+        meter: &mut Meter,
+        position: usize,
+        movement: Movement<'_>,
+        devices: &mut Devices,
+    ) -> (bool, Option<u64>) {
+        let before = self.moved_by_then.as_deref().unwrap_or(movement.before);
+        let mut now = Vec::new();
+        // After the counters, so that it is a bound for what they hold. Devices begin at 0 with the machine, so where
+        // nothing is known of before, what they have moved is a bound too.
+        let remade = meter.was_loaded(position, self.handle, || {
+            devices.read(&mut now).ok()?;
+            moved_between(before, &now)
+        });
+        if !remade || before.is_empty() {
+            return (remade, None);
+        }
+        let at_load = (self.moved_at_load.take()).filter(|(handle, _)| *handle == self.handle);
+        let moved = at_load.map_or(now, |(_, moved)| moved);
+        let known = !moved.is_empty();
+        (true, known.then(|| moved_between(before, &moved)).flatten())
     }
 
     fn is_gone(&mut self, movement: Movement<'_>) {

@@ -85,7 +85,7 @@ fn judge(
     config: &TableConfig,
     fresh: &mut Nftables,
 ) -> Result<Nftables, Useless> {
-    if config.protect == Protect::Off {
+    if config.protect == Protect::Off || config.is_static {
         return Err(Useless::Unwanted);
     }
     let mut kept = Nftables::through(netlink);

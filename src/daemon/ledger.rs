@@ -6,18 +6,20 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::identity::Identity;
-use crate::config::{Counter, LabelsByInterface};
+use crate::config::{Counter, LabelsByInterface, contradict};
 use crate::kernel::devices::{Moved, moved_between};
 use crate::kernel::nft::TableInfo;
 use crate::meter::{Carried, Existing, Meter};
 use crate::plan::ruleset::Shape;
 use crate::sink::state::{Saved, VERSION};
-use crate::units::{CounterName, Tick};
+use crate::units::{CounterName, ExistingCounter, TableFamily, Tick};
 
 /// The memory.
 #[derive(Debug)]
 pub struct Ledger {
     memory: Saved,
+    /// The table that is loaded with the system's ruleset: counters of the configuration are read from there.
+    static_table: Option<String>,
 }
 
 /// What was saved, compared with what the kernel has.
@@ -48,6 +50,18 @@ pub enum Break {
 }
 
 impl Continuity {
+    /// Of what was saved and the kernel that is here, whatever became of the table.
+    pub fn of_kernel(saved: Option<&Saved>, here: &Identity) -> Self {
+        match saved {
+            None => Continuity::Unknown,
+            Some(saved) if saved.boot_id != here.boot_id => Continuity::Broken(Break::Boot),
+            Some(saved) if saved.namespace != here.namespace => {
+                Continuity::Broken(Break::Namespace)
+            }
+            Some(_) => Continuity::Unbroken,
+        }
+    }
+
     /// Of what was saved, here and now.
     pub fn of(
         saved: Option<&Saved>,
@@ -110,6 +124,7 @@ impl Ledger {
             if !broken.same_kernel() {
                 memory.sysctls.clear();
                 memory.labels.clear();
+                memory.labelled_since = None;
                 memory.devices.clear();
             }
         }
@@ -117,7 +132,37 @@ impl Ledger {
         memory.boot_id.clone_from(&here.boot_id);
         memory.namespace = here.namespace;
         table.clone_into(&mut memory.table);
-        Ledger { memory }
+        Ledger {
+            memory,
+            static_table: None,
+        }
+    }
+
+    /// The same where the table is loaded with the system's ruleset: counters that flowctl had in a table of its own go on
+    /// from there, as in a table made anew.
+    pub fn of_static(
+        saved: Option<Saved>,
+        continuity: Continuity,
+        here: &Identity,
+        table: &str,
+    ) -> Self {
+        let mut ledger = Ledger::new(saved, continuity, here, table);
+        let goes_on = !matches!(continuity, Continuity::Broken(_));
+        let handle = if goes_on {
+            ledger.memory.table_handle
+        } else {
+            0
+        };
+        for (name, carried) in &mut ledger.memory.counters {
+            if carried.existing.is_none() {
+                carried.existing = in_table(table, name).map(|counter| Existing {
+                    counter,
+                    handle: Some(handle),
+                });
+            }
+        }
+        ledger.static_table = Some(table.to_owned());
+        ledger
     }
 
     /// Every counter of our own table that is remembered.
@@ -144,7 +189,9 @@ impl Ledger {
 
     /// What a counter of the configuration begins with.
     pub fn carried(&self, counter: &Counter) -> Carried {
-        let Some(wanted) = &counter.existing else {
+        let loaded = self.static_table.as_deref();
+        let loaded = loaded.and_then(|table| in_table(table, &counter.name));
+        let Some(wanted) = counter.existing.as_ref().or(loaded.as_ref()) else {
             return self.carried_own(&counter.name);
         };
         let known = self.memory.counters.get(&counter.name);
@@ -194,6 +241,23 @@ impl Ledger {
         &mut self.memory.labels
     }
 
+    /// Since when flows have those bits, where they had others before.
+    pub fn labelled_since(&self) -> Option<Timestamp> {
+        self.memory.labelled_since
+    }
+
+    /// Rules with these label bits are in force at `now`. Where a bit stood for another interface before, all bits of older
+    /// flows mean nothing any more.
+    pub fn note_labels(&mut self, labels: LabelsByInterface, now: Timestamp) {
+        let known = &mut self.memory.labels;
+        if contradict(known, &labels) {
+            known.clear();
+            self.memory.labelled_since = Some(now);
+        }
+        // Flows of interfaces that went live on, with their bits.
+        known.extend(labels);
+    }
+
     /// When this was last saved, if ever, and what the devices had moved by then; nothing where they cannot tell.
     pub fn last_devices(&self) -> Option<(Timestamp, &[Moved])> {
         let saved = self.memory.serial > 0;
@@ -211,13 +275,13 @@ impl Ledger {
     /// none any more; `devices` what they had moved just before the reading at `tick`.
     pub fn snapshot(
         &mut self,
-        (handle, shape): (u64, Shape),
+        (handle, shape): (u64, Option<Shape>),
         tick: Tick,
         devices: &[Moved],
     ) -> Saved {
         self.memory.serial += 1;
         self.memory.table_handle = handle;
-        self.memory.shape = Some(shape);
+        self.memory.shape = shape;
         self.memory.time = tick.wall;
         self.memory.devices.clear();
         self.memory.devices.extend_from_slice(devices);
@@ -225,10 +289,16 @@ impl Ledger {
     }
 }
 
+/// A counter of the configuration as one of the table that is loaded.
+fn in_table(table: &str, name: &CounterName) -> Option<ExistingCounter> {
+    // Names of the configuration are such that nft takes them.
+    ExistingCounter::new(TableFamily::Inet, table, name.as_str()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::{ExistingCounter, Volume};
+    use crate::units::Volume;
 
     const HERE: u64 = 40;
 
@@ -377,8 +447,8 @@ mod tests {
             wall: Default::default(),
         };
         let mut ledger = Ledger::new(Some(saved()), Continuity::Unbroken, &here(), "flowctl");
-        let first = ledger.snapshot((7, Shape::default()), tick, &[]);
-        assert!(ledger.snapshot((7, Shape::default()), tick, &[]).serial > first.serial);
+        let first = ledger.snapshot((7, None), tick, &[]);
+        assert!(ledger.snapshot((7, None), tick, &[]).serial > first.serial);
         assert!(first.serial > saved().serial);
     }
 }

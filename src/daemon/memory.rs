@@ -106,6 +106,41 @@ pub fn recall(
     })
 }
 
+/// The same where the table is loaded with the system's ruleset: nothing of it is taken in before it is read, and label
+/// bits are those of the configuration, as in the rules that were made from it.
+pub fn recall_static(
+    state_dir: &StateDir,
+    nftables: &mut Nftables,
+    config: &Config,
+) -> Result<Recalled, DaemonError> {
+    let here = Identity::here().map_err(|source| DaemonError::System {
+        operation: "tell this network namespace from others",
+        source,
+    })?;
+    let table = config.table.name.as_str();
+    let loaded = state_dir.load()?;
+    let notes = notes_of(&loaded);
+    let saved = loaded.saved;
+    if let Some((name, _)) = retiring(nftables, saved.as_ref(), table)? {
+        return Err(KernelError::LeftTable { name }.into());
+    }
+    let counting = saved.as_ref().filter(|saved| saved.table_handle != 0);
+    let saved_at = counting.map(|saved| saved.time);
+    let continuity = Continuity::of_kernel(saved.as_ref(), &here);
+    let cause = match continuity {
+        Continuity::Broken(broken) => broken.cause(),
+        // That the table is another one shows when it is read.
+        Continuity::Unknown | Continuity::Unbroken => None,
+    };
+    Ok(Recalled {
+        ledger: Ledger::of_static(saved, continuity, &here, table),
+        gap: saved_at.zip(cause),
+        reset: Vec::new(),
+        retired: None,
+        notes,
+    })
+}
+
 fn notes_of(loaded: &Loaded) -> Vec<String> {
     let go_on = match &loaded.saved {
         Some(saved) => format!("totals go on from those of {}", saved.time),
@@ -164,7 +199,7 @@ fn retiring(
     };
     match nftables.own_table(&saved.table) {
         Ok(found) => Ok(found.map(|old| (saved.table.clone(), old))),
-        Err(KernelError::ForeignTable { .. }) => Ok(None),
+        Err(KernelError::ForeignTable { .. } | KernelError::StaticTable { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

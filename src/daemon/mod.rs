@@ -28,6 +28,7 @@ mod shell;
 mod sinks;
 mod start;
 mod state_dir;
+mod static_table;
 mod table;
 mod vitals;
 mod watcher;
@@ -244,6 +245,7 @@ impl Daemon {
             // The loop looks for itself.
             Message::Shown => {}
             Message::Loaded(loaded) => self.reload(loaded)?,
+            Message::Ruleset(_) if self.table.is_static() => self.note_load(),
             Message::Ruleset(notice) => self.repair(&cause_of(&notice))?,
             Message::Stirred { at, wall } => self.presence.stir(at, wall),
             Message::Network(sighting) => self.look_around(*sighting),
@@ -294,7 +296,11 @@ impl Daemon {
                 self.last_good = reading.tick;
             }
             self.presence.note(reading.tick.at, self.table.moved());
-            for gap in self.table.take_foreign_gaps() {
+            let gaps = self.table.take_foreign_gaps();
+            if self.table.is_static() && !gaps.is_empty() {
+                self.interfaces.begin_again();
+            }
+            for gap in gaps {
                 self.log(gap);
             }
             let outcome = self.engine.observe(reading.tick, &self.meter);

@@ -65,10 +65,19 @@ impl Daemon {
         self.standing.reloading(clock::monotonic());
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
+        let is_static = self.table.is_static();
+        let labelled_since = self.ledger.labelled_since();
+        let found_static = self.table.is_found_static();
         let connected = Arc::clone(&self.surroundings.connected);
         let load = move || {
             let loaded = source.read().map(|mut sourced| {
-                let labels = sourced.config.keep_labels(&labels_before);
+                // Rules that were made from the configuration have the bits that it alone gives.
+                let labels = match is_static {
+                    true => labels_before,
+                    false => sourced.config.keep_labels(&labels_before),
+                };
+                sourced.config.labelled_since = labelled_since;
+                sourced.config.table.is_static |= found_static;
                 let config = sourced.config.resolved(&connected);
                 Box::new(Loaded {
                     ruleset: plan::compile(&config),
@@ -154,6 +163,10 @@ impl Daemon {
             messages: messages.clone(),
         });
         self.tell(subnets);
+        if self.table.is_static() {
+            self.vitals.recheck();
+            self.check_vitals();
+        }
         self.publish();
         self.conclude(Reloaded::Reloaded(messages));
     }

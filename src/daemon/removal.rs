@@ -9,10 +9,10 @@ use super::lock::InstanceLock;
 use super::memory::take_in;
 use super::state_dir::StateDir;
 use super::{DaemonError, clock};
+use crate::kernel::error::KernelError;
 use crate::kernel::facts;
 use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
-use crate::plan::ruleset::Shape;
 use crate::sink::state::{self, Saved};
 use crate::units::CounterName;
 
@@ -21,6 +21,8 @@ use crate::units::CounterName;
 pub struct Removed {
     /// Tables, by name.
     pub tables: Vec<String>,
+    /// Tables that stay, by name: they are loaded with the system's ruleset, and not flowctl's to take away.
+    pub kept: Vec<String>,
     /// Sysctls that have their old value again, as `name = value`.
     pub sysctls: Vec<String>,
     /// Worth saying: totals that could not be read, and where they are now.
@@ -28,7 +30,8 @@ pub struct Removed {
 }
 
 /// Removes flowctl's tables (the one named, and the one that the state directory remembers), and gives sysctls
-/// that flowctl changed their old values. No daemon may run in this network namespace.
+/// that flowctl changed their old values. A table that is loaded with the system's ruleset stays. No daemon may run
+/// in this network namespace.
 pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
     let _lock = InstanceLock::take()?;
     let mut nftables = Nftables::open()?;
@@ -39,7 +42,14 @@ pub fn remove(table: &str, state_dir: &Path) -> Result<Removed, DaemonError> {
         .chain(saved.as_ref().map(|saved| saved.table.as_str()))
         .collect();
     for name in names {
-        if let Some(found) = nftables.free_table(name)? {
+        let found = match nftables.free_table(name) {
+            Err(KernelError::StaticTable { name }) => {
+                removed.kept.push(name);
+                continue;
+            }
+            found => found?,
+        };
+        if let Some(found) = found {
             if let (Some(state_dir), Some(saved)) = (&state_dir, &saved)
                 && saved.table == name
             {
@@ -102,7 +112,7 @@ fn keep_totals(
     take_in(nftables, table, &mut ledger, continuity, names)?;
     ledger.forget_kernel_values(|_| true);
     ledger.sysctls().clear();
-    let last = ledger.snapshot((0, Shape::default()), clock::tick(0), &[]);
+    let last = ledger.snapshot((0, None), clock::tick(0), &[]);
     state::save(state_dir.path(), &last, true).map_err(|error| state_dir.failed(error))
 }
 

@@ -12,13 +12,14 @@ use super::follow::Surroundings;
 use super::ledger::Ledger;
 use super::lock::InstanceLock;
 use super::lookout::Lookout;
-use super::memory::{Recalled, recall};
+use super::memory::{Recalled, recall, recall_static};
 use super::presence::Presence;
 use super::reload::Loading;
 use super::schedule::Schedule;
 use super::service::Standing;
 use super::sinks::Sinks;
 use super::state_dir::StateDir;
+use super::static_table::StaticTable;
 use super::table::Table;
 use super::vitals::Vitals;
 use super::watcher::Watcher;
@@ -67,7 +68,11 @@ fn put_in_force(
         reset,
         retired,
         notes,
-    } = recall(state_dir, table.nftables(), found, &mut options.config)?;
+    } = match table.is_static() {
+        true => recall_static(state_dir, table.nftables(), &options.config)?,
+        false => recall(state_dir, table.nftables(), found, &mut options.config)?,
+    };
+    options.config.labelled_since = ledger.labelled_since();
     let (lookout, network) = Lookout::start(sender.clone())?;
     let surroundings = Surroundings::new(network);
     let config = Arc::new(options.config.resolved(&surroundings.connected));
@@ -113,9 +118,16 @@ impl Daemon {
         options.notes.extend(kept.note);
         let is_kept = kept.nftables.is_some();
         let (table, found) = Table::open(&options.config.table, kept.nftables)?;
+        if table.is_static() {
+            let note = StaticTable::note(&name, options.config.table.is_static);
+            options.notes.push(note);
+            // Found so, it is so for this run.
+            options.config.table.is_static = true;
+        }
         let state_dir = StateDir::open(&options.state_dir)?;
         // Opened while that is possible: what fails may be for want of descriptors.
-        let undo = found.is_none().then(Nftables::open).transpose()?;
+        let makes = found.is_none() && !table.is_static();
+        let undo = makes.then(Nftables::open).transpose()?;
         let started = Daemon::on(options, table, found.as_ref(), state_dir, lock);
         match started {
             Ok(mut daemon) => {

@@ -1,5 +1,5 @@
 //! The daemon's table: reads it into the meter, those of others beside it, keeps it in force, and says what an
-//! interruption may have cost.
+//! interruption may have cost. Where the table is loaded with the system's ruleset, nothing is ever changed in it.
 
 use std::time::Duration;
 
@@ -8,15 +8,17 @@ use jiff::Timestamp;
 use super::clock;
 use super::dump::{dump, rebase};
 use super::foreign::{Foreign, Movement};
+use super::static_table::StaticTable;
 use crate::config::{Protect, TableConfig};
 use crate::event::Event;
+use crate::health::StaticRules;
 use crate::kernel::devices::{DeviceReading, Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
 use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::plan::ruleset::{Ruleset, Shape};
-use crate::units::Tick;
+use crate::units::{TableFamily, Tick};
 
 /// The table in the kernel and what is known of it.
 pub struct Table {
@@ -34,6 +36,8 @@ pub struct Table {
     moved_by_repair: Option<Vec<Moved>>,
     scratch: Vec<Moved>,
     foreign: Foreign,
+    /// `None` where the table is flowctl's own.
+    static_rules: Option<StaticTable>,
     /// Counters of others that were not there at the last undisturbed reading.
     missing_existing: usize,
 }
@@ -76,15 +80,20 @@ pub struct Reading {
 
 impl Table {
     /// Opens the sockets, but for one that was kept; installs nothing. Returns what the kernel has under that name, if it
-    /// is ours to take.
+    /// is ours to take, or was loaded to be read.
     pub fn open(
         config: &TableConfig,
         kept: Option<Nftables>,
     ) -> Result<(Self, Option<TableInfo>), KernelError> {
         let mut nftables = kept.map_or_else(Nftables::open, Ok)?;
         let name = &config.name;
-        let found = nftables.free_table(name)?;
+        let static_rules = StaticTable::look(config, &mut nftables)?;
+        let found = match &static_rules {
+            Some(_) => nftables.table(TableFamily::Inet, name)?,
+            None => nftables.free_table(name)?,
+        };
         let protection = match config.protect {
+            _ if static_rules.is_some() => Protection::Static,
             Protect::Auto => nftables.protect()?,
             Protect::Off => Protection::Plain,
         };
@@ -104,7 +113,8 @@ impl Table {
             moved,
             moved_by_repair: None,
             scratch: Vec::new(),
-            foreign: Foreign::default(),
+            foreign: Foreign::with_loaded(static_rules.as_ref().map(|_| name.as_str())),
+            static_rules,
             missing_existing: 0,
         };
         Ok((table, found))
@@ -112,12 +122,44 @@ impl Table {
 
     /// Distinguishes this table from one of the same name made before or after.
     pub fn handle(&self) -> u64 {
-        self.handle
+        match self.is_static() {
+            true => self.foreign.handle_of_loaded(),
+            false => self.handle,
+        }
     }
 
-    /// How much it holds as it was installed.
-    pub fn shape(&self) -> Shape {
-        self.ruleset.shape()
+    /// How much it holds as it was installed; `None` where others load it.
+    pub fn shape(&self) -> Option<Shape> {
+        (!self.is_static()).then(|| self.ruleset.shape())
+    }
+
+    /// Whether it is loaded with the system's ruleset: then it is read and nothing else.
+    pub fn is_static(&self) -> bool {
+        self.static_rules.is_some()
+    }
+
+    /// The same, though the configuration does not say so.
+    pub fn is_found_static(&self) -> bool {
+        let found = self.static_rules.as_ref();
+        found.is_some_and(|found| !found.is_configured())
+    }
+
+    /// What is to be said of static rules; `None` where there are none.
+    pub fn judge_static(&mut self) -> Result<Option<StaticRules>, KernelError> {
+        let judged = self.static_rules.as_mut();
+        let judged = judged.map(|table| table.judge(&mut self.nftables, &self.ruleset));
+        judged.transpose()
+    }
+
+    /// Others changed the table that they load: where it is another one, what was missed was missed by now.
+    pub fn note_load(&mut self) -> Result<(), KernelError> {
+        let name = &self.ruleset.table;
+        if let Some(found) = self.nftables.table(TableFamily::Inet, name)? {
+            let mut moved = Vec::new();
+            self.devices.read(&mut moved)?;
+            self.foreign.note_load(found.handle, &moved);
+        }
+        Ok(())
     }
 
     /// The port of the socket that makes changes, by which they are known from those of others.
@@ -151,9 +193,16 @@ impl Table {
         self.protection
     }
 
-    /// Puts `ruleset` in force for the first time in this run.
+    /// Puts `ruleset` in force for the first time in this run; static rules are only wanted.
     pub fn install(&mut self, ruleset: Ruleset) -> Result<Installed, KernelError> {
         self.ruleset = ruleset;
+        if self.is_static() {
+            return Ok(Installed {
+                remade: false,
+                since: self.opened,
+                moved: None,
+            });
+        }
         let handle = self.nftables.install(&self.ruleset)?;
         std::mem::swap(&mut self.moved, &mut self.scratch);
         self.devices.read(&mut self.moved)?;
@@ -183,19 +232,15 @@ impl Table {
         self.devices.read(&mut self.scratch)?;
         let tick = clock::tick(sequence);
         meter.begin();
-        let mut read = dump(&mut self.nftables, &self.ruleset.table, meter)?;
-        if !self.is_the_same(read.generation)? {
-            // What another table holds was not counted by this one.
-            meter.begin();
-            read.interrupted = false;
-        }
+        let interrupted = !self.is_static() && self.read_own(meter)?;
         let movement = Movement {
             before: &self.moved,
             now: &self.scratch,
         };
-        let disturbed = (self.foreign).read(&mut self.nftables, meter, tick, movement)?;
+        let disturbed =
+            (self.foreign).read(&mut self.nftables, meter, tick, movement, &mut self.devices)?;
         let unread = meter.end(tick.at);
-        let missing = if read.interrupted { 0 } else { unread.own };
+        let missing = if interrupted { 0 } else { unread.own };
         if !disturbed {
             self.missing_existing = unread.existing;
         }
@@ -209,6 +254,17 @@ impl Table {
             missing,
             missing_existing: self.missing_existing,
         })
+    }
+
+    /// Our own counters. Returns whether some may be left out because others kept changing the ruleset.
+    fn read_own(&mut self, meter: &mut Meter) -> Result<bool, KernelError> {
+        let read = dump(&mut self.nftables, &self.ruleset.table, meter)?;
+        if self.is_the_same(read.generation)? {
+            return Ok(read.interrupted);
+        }
+        // What another table holds was not counted by this one.
+        meter.begin();
+        Ok(false)
     }
 
     /// Whether answers of that generation came from the table of our handle. The kernel is asked only when the
@@ -249,9 +305,14 @@ impl Table {
         Ok(bound_bytes)
     }
 
-    /// Goes over to another ruleset of the same table. Where that is not the table of our handle any more, or not as it
+    /// Goes over to another ruleset of the same table; a static one is only wanted from now on. Where that is not the table of our handle any more, or not as it
     /// was left, it is repaired with it.
     pub fn change(&mut self, ruleset: Ruleset, meter: &mut Meter) -> Result<Changed, KernelError> {
+        if let Some(static_rules) = &mut self.static_rules {
+            static_rules.forget();
+            self.ruleset = ruleset;
+            return Ok(Changed::AsPlanned);
+        }
         if self.nftables.change(&self.ruleset, &ruleset, self.handle)? {
             self.ruleset = ruleset;
             return Ok(Changed::AsPlanned);

@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::{Daemon, Trouble, clock};
 use crate::config::Config;
 use crate::event::Event;
-use crate::health::{self, Facts};
+use crate::health::{self, Facts, Standing};
 use crate::kernel::facts;
 use crate::report::{Health, Severity};
-use crate::units::Uptime;
+use crate::units::{TableFamily, Uptime};
 
 /// The facts change slowly and cost a few file reads.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -135,10 +135,19 @@ impl Daemon {
         }
         self.vitals.checked_at = Some(now);
         let links = &self.surroundings.network.links;
-        match facts::gather(self.table.nftables(), &self.config.table.name, links) {
-            Ok(mut facts) => {
+        let name = self.config.table.name.as_str();
+        let gathered = facts::gather(self.table.nftables(), name, links);
+        let gathered = gathered.and_then(|facts| Ok((facts, self.table.judge_static()?)));
+        match gathered {
+            Ok((mut facts, static_rules)) => {
                 self.vitals.offload = facts.flowtables > 0;
-                facts.missing_existing = self.meter.missing_existing().cloned().collect();
+                facts.static_rules = static_rules;
+                let missing = self.meter.missing_existing();
+                let missing = missing.filter(|counter| !counter.is_in(TableFamily::Inet, name));
+                facts.missing_existing = missing.cloned().collect();
+                if static_rules.is_some_and(|rules| rules.standing == Standing::AsConfigured) {
+                    self.note_labels();
+                }
                 for event in self.vitals.judge(&self.config, &facts) {
                     self.log(event);
                 }

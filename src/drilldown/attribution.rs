@@ -75,7 +75,7 @@ impl Scope {
                 approximate: false,
             });
         }
-        match flow.labels.unwrap_or(0) & self.our_labels {
+        match self.labels_on(flow) {
             0 => Attribution::Unlabelled,
             labels => self.attribute_by_labels(original, reply, labels),
         }

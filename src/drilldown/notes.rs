@@ -26,6 +26,8 @@ pub struct Circumstances {
     pub events_off: bool,
     /// `net.netfilter.nf_conntrack_events` was seen at 2: flows that began while nobody listened tell no end.
     pub ends_untold: bool,
+    /// No rules may count for a while what conntrack does not keep: the configuration alone changes the ruleset.
+    pub drops_uncounted: bool,
 }
 
 /// What a drilldown itself knows.
@@ -92,7 +94,7 @@ impl Circumstances {
     }
 
     /// Sentences that need no figure, each with whether it is to be said.
-    fn fixed(&self, limits: Limits) -> [(bool, &'static str); 8] {
+    fn fixed(&self, limits: Limits) -> [(bool, &'static str); 9] {
         [
             (
                 self.zeroed,
@@ -113,6 +115,10 @@ impl Circumstances {
             (
                 self.ends_untold && !self.events_off,
                 "conntrack tells events only of flows that began while somebody listened: how much older ones moved last may be missing (net.netfilter.nf_conntrack_events is 2, not 1)",
+            ),
+            (
+                self.drops_uncounted,
+                "table.static lets no rules count what conntrack does not keep: what is unexplained has fewer causes",
             ),
             (
                 limits.offloaded,

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::{Addresses, Config, Counter, Interface};
+use crate::drilldown::nanoseconds;
 use crate::drilldown::prefixes::PrefixSet;
+use crate::kernel::conntrack::FlowRecord;
 use crate::kernel::routes::Path;
 use crate::units::{CounterName, DeviceName, DevicePattern, InterfaceName};
 
@@ -24,6 +26,8 @@ pub struct Scope {
     pub(super) leaves: bool,
     /// Every label bit that flowctl sets.
     pub(super) our_labels: u128,
+    /// Labels of flows that began before mean nothing, in nanoseconds since 1970.
+    labelled_since: Option<u64>,
     /// Each device with the bits of its interface, as often as it is in one.
     labels_by_device: Vec<(DevicePattern, LabelBits)>,
     subnets: PrefixSet,
@@ -54,6 +58,7 @@ impl Scope {
             our_labels: (config.interfaces.iter())
                 .map(label)
                 .fold(0, |all, bits| all | bits.arrived | bits.left),
+            labelled_since: config.labelled_since.map(nanoseconds),
             labels_by_device: labels_by_device(config),
             subnets: PrefixSet::new(subnets.copied()),
             own: own.iter().copied().collect(),
@@ -71,9 +76,19 @@ impl Scope {
             out: None,
             leaves: false,
             our_labels: 0,
+            labelled_since: None,
             labels_by_device: Vec::new(),
             subnets: PrefixSet::default(),
             own: own.iter().copied().collect(),
+        }
+    }
+
+    /// The labels of a flow that are flowctl's and mean what they say.
+    pub(super) fn labels_on(&self, flow: &FlowRecord) -> u128 {
+        let too_old = |since| flow.start.is_some_and(|start| start < since);
+        match self.labelled_since.is_some_and(too_old) {
+            true => 0,
+            false => flow.labels.unwrap_or(0) & self.our_labels,
         }
     }
 

@@ -206,14 +206,11 @@ impl DrilldownSet {
 
     /// Labels that are not ours tell nothing.
     fn remember(&mut self, place: Option<Place>, record: &FlowRecord) {
-        let Some((place, labels)) = place.zip(record.labels) else {
+        let Some(place) = place.filter(|_| record.labels.is_some()) else {
             return;
         };
-        let ours = self
-            .drilldowns
-            .iter()
-            .map(|drilldown| drilldown.scope().our_labels);
-        let labels = labels & ours.fold(0, |all, ours| all | ours);
+        let scopes = self.drilldowns.iter().map(Drilldown::scope);
+        let labels = scopes.fold(0, |all, scope| all | scope.labels_on(record));
         if labels != 0 {
             self.seen.remember_labels(place, labels, false);
         }
@@ -254,8 +251,12 @@ fn judge_unlabelled(
     let scope = drilldown.scope();
     let (attribution, by_route) = match place.and_then(|place| seen.labels(place)) {
         Some((labels, by_route)) => {
-            let labels = Some(labels);
-            let labelled = FlowRecord { labels, ..*record };
+            // What is remembered means what it says, however old the flow.
+            let labelled = FlowRecord {
+                labels: Some(labels),
+                start: None,
+                ..*record
+            };
             (scope.attribute(&labelled), by_route)
         }
         None => {

@@ -57,6 +57,22 @@ pub enum KernelError {
         /// The table's name.
         name: String,
     },
+    /// A table that the configuration loads: nothing in it is flowctl's to change.
+    #[error(
+        "table inet {name} is loaded with the system's ruleset, not by flowctl, which changes nothing in it"
+    )]
+    StaticTable {
+        /// The table's name.
+        name: String,
+    },
+    /// A table of flowctl's of another name, which nobody would read any more.
+    #[error(
+        "table inet {name}, which flowctl installed before, is still there and table.static lets flowctl change nothing: run `flowctl remove` first"
+    )]
+    LeftTable {
+        /// The table's name.
+        name: String,
+    },
     /// A table of flowctl's that another process owns.
     #[error(
         "table inet {name} is owned by another process (netlink port {port}): another flowctl, or systemd, which keeps the table's socket while it restarts flowctl; stop that first (`systemctl stop flowctl` where it is a service)"
@@ -95,6 +111,8 @@ impl KernelError {
             | KernelError::Contended { .. }
             | KernelError::Interrupted { .. }
             | KernelError::ForeignTable { .. }
+            | KernelError::StaticTable { .. }
+            | KernelError::LeftTable { .. }
             | KernelError::OwnedTable { .. } => None,
         }
     }

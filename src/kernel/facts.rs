@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 
 use super::error::KernelError;
 use super::links::Link;
+use super::nft::TableInfo;
 use super::nftables::Nftables;
-use crate::health::Facts;
+use crate::health::{Facts, Standing};
+use crate::plan::printed::{self, Maker};
+use crate::plan::ruleset::Ruleset;
+use crate::units::TableFamily;
 
 const CONNTRACK: &str = "/proc/sys/net/netfilter/nf_conntrack_";
 const BRIDGE: [&str; 2] = [
@@ -26,15 +30,13 @@ pub const NEEDED_SYSCTLS: [(&str, &str); 3] = [("acct", "1"), ("timestamp", "1")
 /// What is so in the calling thread's network namespace, which has these devices, but for what counters of
 /// others are missing.
 pub fn gather(nftables: &mut Nftables, table: &str, links: &[Link]) -> Result<Facts, KernelError> {
-    let (found, foreign) = match nftables.own_table(table) {
-        Ok(found) => (found, false),
-        Err(KernelError::ForeignTable { .. }) => (None, true),
-        Err(error) => return Err(error),
-    };
+    let found = nftables.table(TableFamily::Inet, table)?;
+    let maker = found.as_ref().map(TableInfo::maker);
     Ok(Facts {
-        table_installed: found.is_some(),
-        table_foreign: foreign,
+        table_installed: matches!(maker, Some(Maker::Flowctl | Maker::Configuration)),
+        table_foreign: maker == Some(Maker::Others),
         table_owned: found.is_some_and(|table| table.owner.is_some()),
+        static_rules: None,
         missing_existing: Vec::new(),
         accounting: conntrack("acct"),
         timestamps: conntrack("timestamp"),
@@ -51,6 +53,24 @@ pub fn gather(nftables: &mut Nftables, table: &str, links: &[Link]) -> Result<Fa
         up_by_device: (links.iter())
             .map(|link| (link.name.clone(), link.up))
             .collect(),
+    })
+}
+
+/// How the table in the kernel stands to these rules, which the configuration would make.
+pub fn standing(nftables: &mut Nftables, wanted: &Ruleset) -> Result<Standing, KernelError> {
+    let Some(found) = nftables.table(TableFamily::Inet, &wanted.table)? else {
+        return Ok(Standing::Missing);
+    };
+    Ok(match found.maker() {
+        Maker::Flowctl => Standing::Flowctls,
+        Maker::Others => Standing::Unmarked,
+        Maker::Configuration if found.comment != Some(printed::comment(wanted)) => {
+            Standing::Differs
+        }
+        Maker::Configuration if nftables.shape(&wanted.table)? != wanted.shape() => {
+            Standing::Changed
+        }
+        Maker::Configuration => Standing::AsConfigured,
     })
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attr::{Attribute, Attributes, Malformed, Message};
 use crate::plan::content::Listed;
+use crate::plan::printed::Maker;
 use crate::units::{ExistingCounter, TableFamily, Volume};
 
 /// Message numbers, subsystem (10) included.
@@ -130,6 +131,8 @@ pub enum Protection {
     Plain,
     /// Nobody, as long as the socket that installed it is open; then anyone, and the next owner may have it.
     Owned,
+    /// Whoever loads the system's ruleset; flowctl only reads it.
+    Static,
 }
 
 /// What a table may be.
@@ -141,6 +144,11 @@ pub mod table_flag {
 }
 
 impl TableInfo {
+    /// Who made it, as far as its comment tells.
+    pub fn maker(&self) -> Maker {
+        Maker::of(self.comment.as_deref())
+    }
+
     /// Of a NEWTABLE message.
     pub fn decode(message: &Message<'_>) -> Result<Self, Malformed> {
         let mut table = TableInfo {

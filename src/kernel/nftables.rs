@@ -16,8 +16,8 @@ use super::nft::{
 use super::socket::{ERESTART, Netlink};
 use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
+use crate::plan::printed::Maker;
 use crate::plan::ruleset::{Ruleset, Shape};
-use crate::plan::text::TABLE_COMMENT;
 use crate::units::{ExistingCounter, TableFamily, Volume};
 
 /// How often a batch is tried while others change the ruleset.
@@ -96,15 +96,14 @@ impl Nftables {
         )
     }
 
-    /// The table of that name if it is flowctl's; an error if it is someone else's.
+    /// The table of that name if a daemon of flowctl's made it; an error if it is someone else's.
     pub fn own_table(&mut self, name: &str) -> Result<Option<TableInfo>, KernelError> {
-        match self.table(TableFamily::Inet, name)? {
-            Some(table) if table.comment.as_deref() != Some(TABLE_COMMENT) => {
-                Err(KernelError::ForeignTable {
-                    name: name.to_owned(),
-                })
-            }
-            found => Ok(found),
+        let found = self.table(TableFamily::Inet, name)?;
+        let name = || name.to_owned();
+        match found.as_ref().map(TableInfo::maker) {
+            None | Some(Maker::Flowctl) => Ok(found),
+            Some(Maker::Configuration) => Err(KernelError::StaticTable { name: name() }),
+            Some(Maker::Others) => Err(KernelError::ForeignTable { name: name() }),
         }
     }
 
@@ -127,7 +126,7 @@ impl Nftables {
         self.netlink
             .dump("list the tables", message::GET_TABLE, body, |message| {
                 let table = TableInfo::decode(message)?;
-                if table.owner == Some(port) && table.comment.as_deref() == Some(TABLE_COMMENT) {
+                if table.owner == Some(port) && table.maker() == Maker::Flowctl {
                     owned.push(nft::table_name(message)?);
                 }
                 Ok(())
@@ -257,7 +256,7 @@ impl Nftables {
         let (flags, anew) = match self.protection {
             Protection::Owned => (table_flag::OWNER | table_flag::PERSIST, persists == Some(0)),
             // What outlived an owner cannot become plain again, and is as good.
-            Protection::Plain => (persists.unwrap_or(0), false),
+            Protection::Plain | Protection::Static => (persists.unwrap_or(0), false),
         };
         Target {
             generation,
@@ -322,7 +321,8 @@ impl Nftables {
             })
     }
 
-    fn generation(&mut self) -> Result<u32, KernelError> {
+    /// Of the whole ruleset: another one after every change.
+    pub fn generation(&mut self) -> Result<u32, KernelError> {
         let body = |w: &mut Writer| w.nfgen(nft::FAMILY_ANY, 0);
         let found = self.netlink.get(
             "read the generation",

@@ -6,6 +6,7 @@ pub mod describe;
 pub mod diff;
 pub mod layers;
 pub mod missed;
+pub mod printed;
 pub mod probe;
 pub mod ruleset;
 pub mod text;

@@ -20,6 +20,7 @@ pub(crate) fn config(
         table: TableConfig {
             name: "flowctl".into(),
             protect: Protect::Off,
+            is_static: false,
         },
         interfaces: Vec::new(),
         subnets: Vec::new(),
@@ -42,6 +43,7 @@ pub(crate) fn config(
         },
         hosts: Vec::new(),
         names: NamesConfig { leases: None },
+        labelled_since: None,
     };
     for (name, devices) in interfaces {
         let name = InterfaceName::new(name).unwrap();

@@ -10,14 +10,19 @@ use crate::units::CounterName;
 /// The comment by which flowctl knows its own table again; the number is the layout's version.
 pub const TABLE_COMMENT: &str = "managed by flowctl, layout 1";
 
-/// The whole table.
+/// The whole table, as flowctl installs it.
 pub fn render(ruleset: &Ruleset) -> String {
+    render_as(ruleset, TABLE_COMMENT)
+}
+
+/// The same with another comment.
+pub fn render_as(ruleset: &Ruleset, comment: &str) -> String {
     let counters = ruleset.counters.iter().map(render_counter);
     let maps = ruleset.maps.iter().map(render_map);
     let chains = ruleset.chains.iter().map(render_chain);
     let blocks: Vec<String> = counters.chain(maps).chain(chains).collect();
     format!(
-        "table inet {} {{\n\tcomment \"{TABLE_COMMENT}\"\n{}}}\n",
+        "table inet {} {{\n\tcomment \"{comment}\"\n{}}}\n",
         ruleset.table,
         blocks.join("\n")
     )

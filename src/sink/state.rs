@@ -45,6 +45,9 @@ pub struct Saved {
     /// Which conntrack label bits stand for which interface.
     #[serde(default)]
     pub labels: LabelsByInterface,
+    /// Since when flows have them, where they had others before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labelled_since: Option<Timestamp>,
     /// How much the table held; absent in saves of before there was this.
     #[serde(default)]
     pub shape: Option<Shape>,
@@ -223,6 +226,7 @@ mod tests {
                 "0".to_owned(),
             )]),
             labels: LabelsByInterface::from([(InterfaceName::new("wan").unwrap(), 2)]),
+            labelled_since: None,
             shape: Some(Shape::default()),
             devices: vec![Moved { index: 3, bytes: 4 }],
         }

@@ -15,7 +15,7 @@ use flowctl::plan::{self, ruleset::Ruleset};
 use crate::support::{Bench, namespace, nft_in};
 
 /// Configurations that need no link, subnet or drilldown: what other rulesets always have may be missing.
-const BARE: [&str; 7] = [
+pub const BARE: [&str; 7] = [
     "",
     "counters.only_to.to = \"10.0.0.0/8\"",
     "counters.only_from.from = \"::/0\"",
@@ -35,7 +35,7 @@ const BARE: [&str; 7] = [
 /// nft loads a listing of a protected table too, but as its own, which goes when nft ends.
 const PLAIN: &str = "table.protect = \"off\"\n";
 
-fn rulesets() -> Vec<(PathBuf, String)> {
+pub fn rulesets() -> Vec<(PathBuf, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rulesets");
     let files = std::fs::read_dir(directory).unwrap();
     let mut found: Vec<(PathBuf, String)> = files
@@ -45,6 +45,8 @@ fn rulesets() -> Vec<(PathBuf, String)> {
                 .is_some_and(|extension| extension == "toml")
         })
         .map(|path| (path.clone(), std::fs::read_to_string(path).unwrap()))
+        // Static rules too are what flowctl would install.
+        .map(|(path, text)| (path, text.replace("static = true", "static = false")))
         .collect();
     found.sort();
     assert!(found.len() >= 3, "{found:?}");

@@ -1,0 +1,105 @@
+//! A table that is loaded with the system's ruleset, because the configuration says so or because it was found so: whether
+//! its rules are those that the configuration would make. It changes nothing and repairs nothing.
+
+use std::sync::Arc;
+
+use super::{Daemon, clock};
+use crate::config::{Config, TableConfig};
+use crate::health::{Standing, StaticRules};
+use crate::kernel::error::KernelError;
+use crate::kernel::facts;
+use crate::kernel::nft::TableInfo;
+use crate::kernel::nftables::Nftables;
+use crate::plan::printed::Maker;
+use crate::plan::ruleset::Ruleset;
+use crate::units::TableFamily;
+
+/// What is known of it.
+#[derive(Debug)]
+pub struct StaticTable {
+    configured: bool,
+    /// How it stood, and the ruleset's generation then.
+    judged: Option<(u32, Standing)>,
+}
+
+impl StaticTable {
+    /// `None` where the table is flowctl's own to install.
+    pub fn look(
+        config: &TableConfig,
+        nftables: &mut Nftables,
+    ) -> Result<Option<Self>, KernelError> {
+        let found = nftables.table(TableFamily::Inet, &config.name)?;
+        let was_loaded = found.as_ref().map(TableInfo::maker) == Some(Maker::Configuration);
+        Ok((config.is_static || was_loaded).then_some(StaticTable {
+            configured: config.is_static,
+            judged: None,
+        }))
+    }
+
+    /// Whether the configuration says that the table is static.
+    pub fn is_configured(&self) -> bool {
+        self.configured
+    }
+
+    /// How the table stands to the rules wanted. What it holds is compared only where the ruleset changed.
+    pub fn judge(
+        &mut self,
+        nftables: &mut Nftables,
+        wanted: &Ruleset,
+    ) -> Result<StaticRules, KernelError> {
+        let generation = nftables.generation()?;
+        let known = self.judged.filter(|(at, _)| *at == generation);
+        let standing = match known {
+            Some((_, standing)) => standing,
+            None => facts::standing(nftables, wanted)?,
+        };
+        self.judged = Some((generation, standing));
+        Ok(StaticRules {
+            standing,
+            configured: self.configured,
+        })
+    }
+
+    /// Other rules are wanted.
+    pub fn forget(&mut self) {
+        self.judged = None;
+    }
+
+    /// What a start says of it.
+    pub fn note(table: &str, configured: bool) -> String {
+        let why = match configured {
+            true => "table.static is set",
+            false => "it was found there",
+        };
+        format!(
+            "the table inet {table} is loaded with the system's ruleset ({why}): flowctl reads it, and installs and repairs \
+             nothing in this run"
+        )
+    }
+}
+
+impl Daemon {
+    /// The rules wanted are in force, with their label bits.
+    pub(super) fn note_labels(&mut self) {
+        let labels = self.config.labels();
+        self.ledger.note_labels(labels, clock::wall());
+        let labelled_since = self.ledger.labelled_since();
+        if self.config.labelled_since != labelled_since {
+            let config = Config {
+                labelled_since,
+                ..(*self.config).clone()
+            };
+            self.config = Arc::new(config);
+            self.engine.follow(Arc::clone(&self.config));
+            self.collector.reconfigure(Arc::clone(&self.config));
+        }
+    }
+
+    /// Others changed the table that they load: the next tick reads it, and what is wrong with it is said now.
+    pub(super) fn note_load(&mut self) {
+        // Where it cannot be read now, the bound of a gap is a wider one; the next tick says what is wrong.
+        let _ = self.table.note_load();
+        self.vitals.recheck();
+        self.check_vitals();
+    }
+}
