@@ -131,6 +131,21 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root{path}", self.leader))
     }
 
+    /// The process that keeps it.
+    pub fn supervisor(&self) -> u32 {
+        self.supervisor.id()
+    }
+
+    /// Where its own files were made.
+    pub fn files(&self) -> PathBuf {
+        self.files.0.path().to_owned()
+    }
+
+    /// Which namespace of that kind its processes are in.
+    pub fn namespace(&self, kind: &str) -> PathBuf {
+        fs::read_link(format!("/proc/{}/ns/{kind}", self.leader)).unwrap()
+    }
+
     fn console(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.files.0.path().join("console")).unwrap())
             .into_owned()

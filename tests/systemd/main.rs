@@ -6,11 +6,20 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
     reason = "helpers of tests, where a panic is the report"
 )]
 
+mod access;
+mod drilldown;
+mod failures;
+mod flush;
 mod machine;
+mod reload;
+mod removal;
+mod restart;
 mod root;
 mod router;
 mod start;
+mod teardown;
 mod unit;

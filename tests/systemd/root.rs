@@ -28,10 +28,7 @@ const PROGRAMS: [&str; 5] = [
 
 /// Its directory, or `None` where there cannot be one; then it says so.
 pub fn of(suite: Suite) -> Option<PathBuf> {
-    let missing = missing_for_it().or_else(|| match made(suite) {
-        Ok(()) => None,
-        Err(said) => Some(said),
-    });
+    let missing = missing_for_it().or_else(|| made(suite).err());
     let Some(missing) = missing else {
         return Some(place(suite.name()));
     };

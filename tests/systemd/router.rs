@@ -5,11 +5,13 @@ use std::fs;
 use std::process::Output;
 use std::time::Duration;
 
+use flowctl::event::Record;
+use flowctl::lab::latch::Latch;
 use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad};
 use flowctl::report::{CounterReport, Report};
 use flowctl::units::BitRate;
 
-use crate::machine::{Files, Machine, eventually};
+use crate::machine::{Files, Machine, eventually, pause};
 use crate::root::{self, Suite};
 use crate::unit::Unit;
 
@@ -24,6 +26,23 @@ const CONFIG_FILE: &str = "/etc/flowctl/flowctl.toml";
 
 /// Where a scene takes place.
 pub type Place = (Suite, Unit);
+
+/// Has each of these scenes played in both places.
+macro_rules! scenes {
+    ($($scene:ident),+ $(,)?) => {
+        mod plain_unit_and_systemd_252 {
+            $(#[test] fn $scene() {
+                super::$scene(($crate::root::Suite::Bookworm, $crate::unit::Unit::Plain));
+            })+
+        }
+        mod nixos_unit_and_systemd_257 {
+            $(#[test] fn $scene() {
+                super::$scene(($crate::root::Suite::Trixie, $crate::unit::Unit::Evaluated));
+            })+
+        }
+    };
+}
+pub(crate) use scenes;
 
 /// The router.
 pub struct Router {
@@ -55,6 +74,14 @@ impl Router {
         let router = Router::boot(place, config)?;
         router.systemctl(&["start", "flowctl"]);
         Some(router)
+    }
+
+    /// Adds lines to the service's unit.
+    pub fn amend(&self, lines: &str) {
+        let folder = self.machine.path("/etc/systemd/system/flowctl.service.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("scene.conf"), lines).unwrap();
+        self.systemctl(&["daemon-reload"]);
     }
 
     /// Writes the configuration, all at once.
@@ -118,6 +145,78 @@ impl Router {
             longest: Duration::from_secs(120),
         };
         Generator::udp("stream", &ends, &load).unwrap()
+    }
+
+    /// Ends the upload: what it sent is what these counters counted, in a table that was never touched.
+    pub fn assert_nothing_missed(&self, upload: Generator, names: &[&str]) {
+        upload.stop();
+        let up = upload.finish().unwrap().up;
+        assert_eq!(up.sent, up.received, "forwarding was never interrupted");
+        assert!(up.sent.packets > 100, "{up:?}");
+        let report = self.settle();
+        for name in names {
+            let counter = counter(&report, name);
+            let counted = (counter.packets, counter.bytes, counter.resets);
+            assert_eq!(counted, (up.sent.packets, up.sent.bytes, 0), "{name}");
+        }
+        assert_eq!(report.table.repairs, 0);
+    }
+
+    /// What was counted by `home_from`, as soon as the service answers.
+    pub fn total(&self) -> u64 {
+        eventually("the service answers", || {
+            let output = self.flowctl(&["status", "--json"]);
+            let report: Option<Report> = serde_json::from_slice(&output.stdout).ok();
+            report.map(|report| counter(&report, "home_from").bytes)
+        })
+    }
+
+    /// Looks at the total again and again while `work` goes on: it never falls.
+    pub fn while_totals_only_grow<T>(&self, work: impl FnOnce() -> T) -> T {
+        let done = Latch::default();
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                let (mut last, mut looks) = (0, 0);
+                while !done.is_set() {
+                    let total = self.total();
+                    assert!(total >= last, "the total fell from {last} to {total}");
+                    (last, looks) = (total, looks + 1);
+                    pause(Duration::from_millis(10));
+                }
+                looks
+            });
+            // Told also when `work` panics, or the other thread would look for ever.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            done.set();
+            let looks = watch.join().unwrap();
+            let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            assert!(looks > 3, "only {looks} looks");
+            result
+        })
+    }
+
+    /// All records of the log.
+    pub fn records(&self) -> Vec<Record> {
+        let output = self.flowctl(&["log", "--json"]);
+        assert!(output.status.success(), "{}", said(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        (text.lines())
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// What systemd kept of what the service said.
+    pub fn journal(&self) -> String {
+        let journal = ["journalctl", "--no-pager", "--unit=flowctl", "--output=cat"];
+        said(&self.machine.run(&journal))
+    }
+
+    /// By what the kernel knows the table; another one under the same name has another.
+    pub fn handle(&self) -> String {
+        let table = ["list", "table", "inet", "flowctl"];
+        let listing = self.nft(&[&["--handle", "--terse"], &table[..]].concat());
+        let line = listing.lines().find(|line| line.contains("# handle"));
+        line.unwrap().to_owned()
     }
 
     /// `nft ARGUMENTS` in it, which must do it.

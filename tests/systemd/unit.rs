@@ -14,8 +14,9 @@ pub enum Unit {
 
 const DRAFT: &str = "[Service]
 Type=exec
+ExecStartPost=-timeout 1 /bin/sh -c 'until flowctl status >/dev/null 2>&1; do sleep 0.05; done'
 ExecStart=flowctl run
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 Restart=on-failure
 RestartSec=1s
 RestartPreventExitStatus=64 77 78
