@@ -1,0 +1,289 @@
+# The NixOS module: options become one TOML file, checked when the system is built, and one hardened unit that is reloaded
+# when that file changes. It needs no flake and no overlay, does not need networking.nftables, and changes no firewall.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib)
+    literalExpression
+    mkDefault
+    mkIf
+    mkOption
+    types
+    ;
+  cfg = config.services.flowctl;
+  toml = pkgs.formats.toml { };
+  nftables = config.networking.nftables;
+
+  mirrored = import ./module/options.nix { inherit lib; };
+
+  # No null and no empty section may come into the file.
+  withoutNulls =
+    value:
+    if lib.isAttrs value then
+      lib.mapAttrs (_: withoutNulls) (lib.filterAttrs (_: inner: inner != null) value)
+    else
+      value;
+  given = lib.filterAttrs (_: value: value != { }) (
+    withoutNulls (
+      lib.getAttrs (lib.attrNames mirrored) cfg
+      // {
+        table = removeAttrs cfg.table [ "static" ] // {
+          static = if cfg.table.static then true else null;
+        };
+      }
+    )
+  );
+
+  checks = import ./module/checks.nix {
+    inherit lib;
+    inherit (cfg) settings;
+  };
+  inherit (checks) option says;
+
+  hasFile = cfg.configFile != null || cfg.settings != { };
+  socket = cfg.settings.control.socket or null;
+  log = cfg.settings.log.path or "";
+  tableName = cfg.settings.table.name or "flowctl";
+  isStatic = cfg.settings.table.static or false;
+  isProtected = cfg.settings.table.protect or "auto" != "off";
+  kernel = config.boot.kernelPackages.kernel.version;
+  keepsOwnedTables = lib.versionAtLeast kernel "6.9";
+
+  written =
+    if cfg.configFile != null then cfg.configFile else toml.generate "flowctl.toml" cfg.settings;
+  # A path outside of the store is not there yet when the system is built.
+  isBuilt = cfg.configFile == null || lib.hasPrefix builtins.storeDir "${cfg.configFile}";
+  checked = pkgs.runCommand "flowctl.toml" { nativeBuildInputs = [ cfg.package ]; } ''
+    if ! flowctl check --config ${written} > report 2>&1; then
+      {
+        echo "services.flowctl: the configuration has mistakes."
+        echo "Each line names a key; the option is services.flowctl. and that key, such as"
+        echo "services.flowctl.thresholds.NAME.raise for thresholds.NAME.raise."
+        sed 's|^[^ ]*/[^ :]*flowctl\.toml:[0-9]*:[0-9]*: |services.flowctl.|' report
+      } >&2
+      exit 1
+    fi
+    cp ${written} "$out"
+  '';
+  file = if cfg.checkConfig && isBuilt then checked else written;
+
+  # NixOS puts the table's name and braces around this itself, and replaces the table at each reload.
+  staticTable = pkgs.runCommand "flowctl.nft" { nativeBuildInputs = [ cfg.package ]; } ''
+    flowctl plan --format nft --config ${written} > ruleset
+    sed -n '/^table inet ${tableName} {$/,/^}$/p' ruleset | sed '1d;$d' > "$out"
+    [ -s "$out" ]
+  '';
+
+  flowctl = lib.getExe cfg.package;
+in
+{
+  options.services.flowctl = mirrored // {
+    enable = lib.mkEnableOption "flowctl, which counts traffic with nftables and tells who moved it when a threshold is crossed";
+
+    package = lib.mkPackageOption pkgs "flowctl" { } // {
+      default = pkgs.callPackage ./package.nix { };
+      defaultText = literalExpression "pkgs.callPackage ./nix/package.nix { }";
+    };
+
+    settings = mkOption {
+      type = toml.type;
+      default = { };
+      description = ''
+        The configuration file as a whole. All other options are merged into it, so it is for keys that have no option of
+        their own. With no setting at all flowctl counts what it finds.
+      '';
+      example = literalExpression ''{ tick = "5s"; }'';
+    };
+
+    configFile = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      description = ''
+        A file in TOML to use instead of all other settings. Where it is in the Nix store, it is checked like them.
+      '';
+      example = literalExpression "./flowctl.toml";
+    };
+
+    checkConfig = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether `flowctl check` must accept the configuration before the system is built. Switch it off where the package
+        cannot be run on the building machine.
+      '';
+    };
+
+    allowOverlappingSubnets = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether a prefix may lie in that of another subnet, so that its traffic counts in both. Otherwise it is taken for
+        a mistake.
+      '';
+    };
+  };
+
+  config = mkIf cfg.enable {
+    services.flowctl.settings = given;
+
+    assertions =
+      checks.problems
+      ++ lib.optionals (!cfg.allowOverlappingSubnets) checks.overlaps
+      ++ [
+        {
+          assertion = cfg.configFile == null || cfg.settings == { };
+          message = "${option [ "configFile" ]} replaces all other settings, but these are set too: ${
+            lib.concatMapStringsSep ", " (name: option [ name ]) (lib.attrNames cfg.settings)
+          }. Move them into the file, or leave ${option [ "configFile" ]} out.";
+        }
+        {
+          assertion = !isStatic || nftables.enable;
+          message = "${
+            option [
+              "table"
+              "static"
+            ]
+          } = true puts the table into networking.nftables, which is not enabled. Set networking.nftables.enable = true, or leave it out: flowctl then installs the table itself.";
+        }
+        {
+          assertion =
+            !isStatic
+            || lib.any (section: cfg.settings ? ${section}) [
+              "interfaces"
+              "subnets"
+              "counters"
+            ];
+          message = "${
+            option [
+              "table"
+              "static"
+            ]
+          } = true needs something to count. Define ${option [ "interfaces" ]} or ${option [ "subnets" ]}.";
+        }
+        {
+          assertion = socket == null || lib.hasPrefix "/run/flowctl/" socket;
+          message = "${
+            says [
+              "control"
+              "socket"
+            ] (toString socket)
+          } is outside of /run/flowctl, the only directory of /run that the unit may write to. Write for example \"/run/flowctl/control.sock\".";
+        }
+        {
+          assertion = !(lib.hasPrefix "/" log) || lib.hasPrefix "/var/lib/flowctl/" log;
+          message = "${
+            says [
+              "log"
+              "path"
+            ] log
+          } is outside of /var/lib/flowctl, the only directory that the unit may keep files in. Write a path relative to it, such as \"drilldowns.jsonl\".";
+        }
+      ];
+
+    warnings =
+      lib.optional
+        (nftables.enable && nftables.flushRuleset && !isStatic && !(isProtected && keepsOwnedTables))
+        (
+          "networking.nftables.flushRuleset is on, and the table of flowctl is not protected: "
+          + (
+            if isProtected then
+              "the kernel (${kernel}) keeps no owned tables, which Linux 6.9 and newer do. "
+            else
+              "${
+                says [
+                  "table"
+                  "protect"
+                ] "off"
+              }. "
+          )
+          + "Each start, stop and reload of nftables.service removes it. flowctl repairs it and its totals go on, but what passes until then is not counted. Set networking.nftables.flushRuleset = false."
+        )
+      ++
+        map
+          (
+            {
+              path,
+              value,
+              table,
+              ...
+            }:
+            "${says path value} is declared in networking.nftables.tables.${table}, which NixOS deletes and makes anew at each reload of nftables.service. The total of flowctl goes on; what was counted between its last reading and the reload may be missing, and a gap record says so."
+          )
+          (
+            lib.optionals nftables.enable (
+              lib.filter (
+                { family, table, ... }:
+                nftables.tables ? ${table} && nftables.tables.${table}.family == family
+              ) checks.existing
+            )
+          )
+      ++
+        lib.optional (isStatic && cfg.settings.table ? protect)
+          "${
+            says [
+              "table"
+              "protect"
+            ] cfg.settings.table.protect
+          } has no effect: with ${
+            option [
+              "table"
+              "static"
+            ]
+          } = true networking.nftables installs the table, and nobody owns it.";
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc = mkIf hasFile { "flowctl/flowctl.toml".source = file; };
+
+    # Who may ask the daemon. The daemon's own user is a dynamic one of another name.
+    users.groups.flowctl = { };
+
+    # Without these modules the sysctls do not exist yet when systemd-sysctl runs.
+    boot.kernelModules = [
+      "nfnetlink"
+      "nf_tables"
+      "nf_conntrack"
+      "nf_conntrack_netlink"
+    ];
+    # Drilldowns need them; the unit may not set them.
+    boot.kernel.sysctl = {
+      "net.netfilter.nf_conntrack_acct" = mkDefault 1;
+      "net.netfilter.nf_conntrack_events" = mkDefault 1;
+      "net.netfilter.nf_conntrack_timestamp" = mkDefault 1;
+    };
+
+    networking.nftables = mkIf isStatic {
+      tables.${tableName} = {
+        family = "inet";
+        content = ''
+          include "${staticTable}"
+        '';
+      };
+    };
+
+    systemd.services.flowctl = {
+      description = "Traffic counters that name who moved the bytes";
+      documentation = [ "man:flowctl(1)" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = mkIf (!hasFile) [ "network-online.target" ];
+      after = [
+        "systemd-modules-load.service"
+        "systemd-sysctl.service"
+      ]
+      ++ lib.optional (!hasFile) "network-online.target"
+      ++ lib.optional nftables.enable "nftables.service";
+      reloadTriggers = mkIf hasFile [ config.environment.etc."flowctl/flowctl.toml".source ];
+      # Only a restart keeps what is in the descriptor store; a stop and a start would not.
+      stopIfChanged = false;
+      startLimitBurst = 5;
+      startLimitIntervalSec = 60;
+      serviceConfig = import ./module/service.nix // {
+        ExecStart = "${flowctl} run${lib.optionalString hasFile " --config /etc/flowctl/flowctl.toml"}";
+        ExecReload = "${flowctl} reload${lib.optionalString (socket != null) " --socket ${socket}"}";
+      };
+    };
+  };
+}

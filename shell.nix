@@ -1,0 +1,2 @@
+# `nix-shell` without flakes.
+import ./nix/shell.nix
