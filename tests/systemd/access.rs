@@ -20,10 +20,19 @@ impl Router {
         Some(router)
     }
 
-    fn run_as(&self, user: &str, program: &[&str]) -> Output {
-        let (user, group) = (format!("--reuid={user}"), format!("--regid={user}"));
-        let become_it = ["setpriv", &user, &group, "--init-groups"];
-        self.machine.run(&[&become_it, program].concat())
+    /// Runs a program as that user, with these capabilities.
+    fn run_as(&self, user: &str, capabilities: &str, program: &[&str]) -> Output {
+        let user = format!("--property=User={user}");
+        let capabilities = format!("--property=AmbientCapabilities={capabilities}");
+        let run = [
+            "systemd-run",
+            "--quiet",
+            "--wait",
+            "--pipe",
+            &user,
+            &capabilities,
+        ];
+        self.machine.run(&[&run, program].concat())
     }
 }
 
@@ -31,10 +40,10 @@ fn members_of_the_group_may_ask_and_others_are_told_who_may(place: Place) {
     let Some(router) = Router::start_with_users(place) else {
         return;
     };
-    let asked = router.run_as("member", &["flowctl", "status"]);
+    let asked = router.run_as("member", "", &["flowctl", "status"]);
     assert!(asked.status.success(), "{}", said(&asked));
     assert!(said(&asked).contains("home_from"), "{}", said(&asked));
-    let refused = router.run_as("stranger", &["flowctl", "status"]);
+    let refused = router.run_as("stranger", "", &["flowctl", "status"]);
     assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
     let wanted = "permission denied: this needs root or the group flowctl";
     assert!(said(&refused).contains(wanted), "{}", said(&refused));
@@ -46,19 +55,11 @@ fn members_of_the_group_may_not_command(place: Place) {
     };
     let pid = router.shown("MainPID");
     let handle = router.handle();
-    let reload = router.run_as("member", &["flowctl", "reload"]);
+    let reload = router.run_as("member", "", &["flowctl", "reload"]);
     assert!(!reload.status.success());
     assert!(said(&reload).contains("root"), "{}", said(&reload));
     // With the kernel's leave to take the table away, so that the service is asked to stop.
-    let with_leave = [
-        "setpriv",
-        "--inh-caps=+net_admin",
-        "--ambient-caps=+net_admin",
-    ];
-    let remove = router.run_as(
-        "member",
-        &[&with_leave[..], &["flowctl", "remove"]].concat(),
-    );
+    let remove = router.run_as("member", "CAP_NET_ADMIN", &["flowctl", "remove"]);
     assert!(!remove.status.success());
     assert!(said(&remove).contains("refused stop"), "{}", said(&remove));
     assert_eq!(router.shown("ActiveState"), "active");

@@ -39,6 +39,9 @@ impl Files {
         fs::create_dir(files.layer()).unwrap();
         // The program is mounted there.
         files.write("usr/bin/flowctl", "");
+        // Whatever hangs is to fail within the patience of a test.
+        let limits = "[Manager]\nDefaultTimeoutStartSec=15s\nDefaultTimeoutStopSec=15s\n";
+        files.write("etc/systemd/system.conf.d/limits.conf", limits);
         files
     }
 
@@ -155,14 +158,9 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() && self.leader != 0 {
-            let journal = self.run(&[
-                "journalctl",
-                "--no-pager",
-                "-n",
-                "60",
-                "-o",
-                "short-precise",
-            ]);
+            let units = ["--unit=flowctl", "--unit=nftables"];
+            let journal = ["journalctl", "--no-pager", "--output=short-precise"];
+            let journal = self.run(&[&journal[..], &units].concat());
             eprintln!("{}", String::from_utf8_lossy(&journal.stdout));
         }
         // The end of its standard input is the order to end.

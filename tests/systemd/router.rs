@@ -56,7 +56,9 @@ impl Router {
     pub fn boot((suite, unit): Place, config: &str) -> Option<Router> {
         let root = root::of(suite)?;
         let files = Files::new();
-        unit.install(&files);
+        if !unit.install(&files) {
+            return None;
+        }
         files.write(CONFIG_FILE, config);
         // As it is without a firewall: a scene may flush the ruleset, and sysctls are the machine's business.
         let options = LabOptions {

@@ -55,8 +55,8 @@ fn nothing_is_left_of_a_machine_that_was_ended() {
     assert!(in_it("pid", &processes).len() > 3);
     assert_eq!(groups(supervisor).len(), 1);
     drop(machine);
-    assert_eq!(in_it("pid", &processes), [""; 0]);
-    assert_eq!(groups(supervisor), [PathBuf::new(); 0]);
+    assert_eq!(in_it("pid", &processes), Vec::<String>::new());
+    assert_eq!(groups(supervisor), Vec::<PathBuf>::new());
     assert!(!files.exists());
 }
 
@@ -75,5 +75,5 @@ fn nothing_runs_on_when_the_supervisor_is_killed_and_the_next_one_clears_up() {
     drop(machine);
     assert_eq!(groups(supervisor).len(), 1);
     drop(boot());
-    assert_eq!(groups(supervisor), [PathBuf::new(); 0]);
+    assert_eq!(groups(supervisor), Vec::<PathBuf>::new());
 }
