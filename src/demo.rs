@@ -21,6 +21,7 @@ use crate::drilldown::verdict::Verdict;
 use crate::event::{Event, Record};
 use crate::lab::{Direction, Family, Lab, LabError, LabOptions};
 use crate::report::{Report, StateWord};
+use crate::sink::service::Service;
 
 /// The uplink's capacity, in bits per second.
 pub const CAPACITY: f64 = 50e6;
@@ -243,6 +244,9 @@ pub fn run(seconds: u32, observe: &mut Observer<'_>) -> Result<Outcome, DemoErro
         // The show ends before the daemon does; then nobody listens.
         announce: Box::new(move |record: &Record| drop(announced.send(record.clone()))),
         reports,
+        service: Service::default(),
+        watchdog: None,
+        handed: Vec::new(),
     };
     let (stopper, daemon) = start_daemon(&lab, options)?;
     let mut cast = Cast::enter(&lab)?;

@@ -40,6 +40,7 @@ fn dispatch(cli: &cli::Cli) -> Result<cli::exit::ExitCode, cli::exit::ExitCode> 
             cli::log::run(args, &options.log_path(config.as_ref()), &options.style())
         }
         Command::Doctor(args) => cli::doctor::run(args, options),
+        Command::Reload(_) => cli::reload::run(options),
         Command::Remove(_) => cli::remove::run(options),
     })
 }

@@ -8,14 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use flowctl::demand::{About, Begun};
 use flowctl::event::{Event, Record};
 use flowctl::report::Report;
-use flowctl::sink::ask::{AskError, ask};
+use flowctl::sink::ask::{AskError, ask, ask_to_reload};
 use flowctl::sink::control::{ControlRequest, Limits, serve};
 use flowctl::sink::drill::{DrillRequest, Told};
+use flowctl::sink::reload::{Asker, Outcome, Reloaded};
 use flowctl::sink::socket::{SocketFile, bind};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -185,24 +187,86 @@ fn a_request_sent_a_byte_at_a_time_is_answered_if_it_ends_in_time() {
 }
 
 #[test]
-fn stop_and_reload_are_passed_on_with_who_asked() {
+fn a_stop_is_passed_on_with_who_asked() {
     let server = server(None);
     assert_eq!(
         ask(&server.path, "stop").unwrap(),
         "{\"accepted\":\"stop\"}"
     );
-    assert_eq!(
-        ask(&server.path, "reload").unwrap(),
-        "{\"accepted\":\"reload\"}"
-    );
     let Ok(ControlRequest::Stop(peer)) = server.requests.recv() else {
         panic!("no stop");
     };
     assert_eq!(peer.pid, i32::try_from(std::process::id()).ok());
-    assert!(matches!(
-        server.requests.recv(),
-        Ok(ControlRequest::Reload(_))
-    ));
+}
+
+/// Someone who asks for a reload and waits, and where the daemon answers.
+fn reloading(server: &Server) -> (JoinHandle<Result<Reloaded, AskError>>, Asker) {
+    let path = server.path.clone();
+    let asking = std::thread::spawn(move || ask_to_reload(&path));
+    let Ok(ControlRequest::Reload(asker)) = server.requests.recv() else {
+        panic!("no reload");
+    };
+    (asking, asker)
+}
+
+#[test]
+fn who_asks_for_a_reload_is_told_what_came_of_it_when_it_can_be_seen() {
+    let server = server(Some(report(1)));
+    let (asking, asker) = reloading(&server);
+    let reloaded = Reloaded::Reloaded(vec!["counters added: a_from".to_owned()]);
+    let mut next = report(2);
+    next.tick.sequence += 1;
+    let outcome = Outcome {
+        reloaded: reloaded.clone(),
+        sequence: next.tick.sequence,
+    };
+    asker.send(outcome).unwrap();
+    // Long enough for an answer that does not wait.
+    std::thread::park_timeout(Duration::from_millis(200));
+    let answered = asking.is_finished();
+    server.reports.send(Some(Arc::new(next))).unwrap();
+    assert_eq!(asking.join().unwrap().unwrap(), reloaded);
+    assert!(!answered, "the report does not show it yet");
+    let (asking, asker) = reloading(&server);
+    let reloaded = Reloaded::Rejected(vec!["a".to_owned(), "b".to_owned()]);
+    let outcome = Outcome {
+        reloaded: reloaded.clone(),
+        sequence: 0,
+    };
+    asker.send(outcome).unwrap();
+    assert_eq!(asking.join().unwrap().unwrap(), reloaded);
+}
+
+#[test]
+fn who_waits_for_a_reload_is_told_when_the_daemon_ends_and_is_not_pushed_out() {
+    let server = server(Some(report(1)));
+    let (asking, asker) = reloading(&server);
+    let _crowd: Vec<UnixStream> = (0..200).map(|_| connect(&server.path)).collect();
+    assert!(ask(&server.path, "status").is_ok());
+    assert!(!asking.is_finished());
+    drop(asker);
+    let refused = asking.join().unwrap().unwrap_err();
+    assert!(refused.to_string().contains("stopping"), "{refused}");
+}
+
+#[test]
+fn who_may_not_command_is_told_who_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let refusing = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        reader.read_line(&mut request).unwrap();
+        let answer = "{\"error\":\"reload is for root\",\"forbidden\":true}\n";
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let refused = ask_to_reload(&path).unwrap_err();
+    refusing.join().unwrap();
+    assert!(
+        matches!(&refused, AskError::Forbidden { message, .. } if message == "reload is for root")
+    );
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::sync::mpsc::{Receiver, Sender, TrySendError, channel, sync_channel};
 use std::time::Duration;
 
 use super::format::counted;
+use super::journal::{self, Priority};
 use super::log_text;
 use super::style::Style;
 use crate::daemon::Announce;
+use crate::event::Record;
 
 /// Records that may wait for a slow reader.
 const QUEUE: usize = 256;
@@ -46,14 +48,13 @@ pub fn start(
             }
         })?;
     let unshown = Cell::new(0);
-    let announce = move |record: &_| {
-        let mut text = log_text::render(record, &style);
+    let announce = move |record: &Record| {
+        let priority = Priority::of(&record.event);
+        let mut text = journal::lines(log_text::render(record, &style), priority);
         if unshown.get() > 0 {
             let records = counted(unshown.get(), "record");
-            text.insert_str(
-                0,
-                &format!("flowctl: {records} not shown: nobody read them\n"),
-            );
+            let unshown = format!("flowctl: {records} not shown: nobody read them\n");
+            text.insert_str(0, &journal::lines(unshown, Priority::Warning));
         }
         match lines.try_send(text) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => unshown.set(0),
@@ -67,7 +68,7 @@ pub fn start(
 mod tests {
     use super::*;
     use crate::cli::format::Units;
-    use crate::event::{Event, Record};
+    use crate::event::Event;
     use std::sync::{Arc, Mutex};
 
     /// A reader that takes nothing until it is let.

@@ -26,10 +26,12 @@ pub mod drill;
 pub mod exit;
 pub mod flows;
 pub mod format;
+pub mod journal;
 pub mod log;
 pub mod log_text;
 pub mod output;
 pub mod plan;
+pub mod reload;
 pub mod remove;
 pub mod run;
 pub mod status;
@@ -107,6 +109,8 @@ pub enum Command {
     Log(LogArgs),
     /// Find what makes numbers wrong or incomplete, and how to fix it
     Doctor(DoctorArgs),
+    /// Have the daemon read its configuration again, and say what came of it
+    Reload(ReloadArgs),
     /// Stop the daemon and take its table away
     Remove(RemoveArgs),
 }
@@ -214,6 +218,10 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+/// `flowctl reload`.
+#[derive(Debug, Clone, Args)]
+pub struct ReloadArgs {}
 
 /// `flowctl remove`.
 #[derive(Debug, Clone, Args)]

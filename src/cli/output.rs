@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::exit::ExitCode;
 use super::format::foreign;
+use super::journal::{self, Priority};
 
 /// Why no more can be printed.
 #[derive(Debug, thiserror::Error)]
@@ -99,12 +100,14 @@ pub fn print(text: &str) -> ExitCode {
 /// Tells the user what went wrong, in one line on standard error. What the message quotes cannot steer the terminal.
 pub fn complain(message: impl Display) {
     let message = message.to_string();
+    let line = format!("flowctl: {}\n", foreign(&message));
     // Nowhere is left to complain about a closed standard error.
-    let _ = writeln!(io::stderr(), "flowctl: {}", foreign(&message));
+    let _ = io::stderr().write_all(journal::lines(line, Priority::Error).as_bytes());
 }
 
-/// Tells the user more than one line, as it is, on standard error.
+/// Tells the user more than one line of what went wrong, as it is, on standard error.
 pub fn complain_at_length(text: &str) {
+    let text = journal::lines(text.to_owned(), Priority::Error);
     // Nowhere is left to complain about a closed standard error.
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -13,6 +13,7 @@ mod follow;
 mod followed;
 mod foreign;
 mod identity;
+mod keep;
 mod ledger;
 mod lock;
 mod lookout;
@@ -22,6 +23,7 @@ mod publication;
 mod reload;
 mod removal;
 mod schedule;
+mod service;
 mod shell;
 mod sinks;
 mod start;
@@ -47,11 +49,14 @@ use crate::engine::Engine;
 use crate::event::{Event, Record};
 use crate::interfaces::InterfaceWatch;
 use crate::kernel::error::KernelError;
+use crate::kernel::handed::Handed;
 use crate::kernel::monitor::Notice;
 use crate::meter::Meter;
 use crate::plan::ruleset::Ruleset;
 use crate::report::Report;
 use crate::sink::drill::DrillRequest;
+use crate::sink::reload::Asker;
+use crate::sink::service::Service;
 use crate::units::{Tick, Uptime};
 
 use collector::Collector;
@@ -64,6 +69,7 @@ use presence::Presence;
 use reload::{Loaded, Loading};
 pub use removal::{Removed, remove};
 use schedule::Schedule;
+use service::Standing;
 use shell::Shell;
 pub use sinks::Announce;
 use sinks::Sinks;
@@ -93,14 +99,25 @@ pub struct Options {
     pub announce: Announce,
     /// Where each report goes.
     pub reports: watch::Sender<Option<Arc<Report>>>,
+    /// Who started it and wants to know how it fares; nobody by default.
+    pub service: Service,
+    /// After how long without a beat that one takes it to hang.
+    pub watchdog: Option<Duration>,
+    /// What that one kept for it and handed over.
+    pub handed: Vec<Handed>,
 }
 
 /// What reaches the loop.
 enum Message {
     Stop {
         reason: String,
+        /// Whether the table is to be removed, so that nobody may keep the socket that owns it.
+        for_good: bool,
     },
-    Reload,
+    /// Who asked waits for what comes of it.
+    Reload(Option<Asker>),
+    /// The first report can be seen.
+    Shown,
     Loaded(Result<Box<Loaded>, Vec<String>>),
     Ruleset(Notice),
     /// Devices or addresses change.
@@ -147,6 +164,7 @@ impl Stopper {
         // A daemon that is gone has nothing left to stop.
         let _ = self.0.send(Message::Stop {
             reason: reason.to_owned(),
+            for_good: false,
         });
     }
 }
@@ -174,6 +192,8 @@ pub struct Daemon {
     collector: Collector,
     askers: Askers,
     sinks: Sinks,
+    standing: Standing,
+    seen: watch::Receiver<Option<Arc<Report>>>,
     shell: Shell,
     watcher: Watcher,
     lookout: Lookout,
@@ -193,8 +213,9 @@ impl Daemon {
 
     /// Runs until it is told to stop. The table stays and goes on counting.
     pub fn run(mut self) -> Result<(), DaemonError> {
-        let reason = loop {
+        let (reason, for_good) = loop {
             self.attend_askers();
+            self.attend_service();
             let wait = self.schedule.wait(clock::monotonic());
             if wait.is_zero() {
                 self.tick()?;
@@ -203,20 +224,25 @@ impl Daemon {
             }
             let due = self.engine.demands().due();
             let wait = due.map_or(wait, |due| wait.min(due.since(clock::uptime())));
+            let beat = self.standing.due();
+            let beat = beat.map(|due| due.saturating_duration_since(clock::monotonic()));
+            let wait = beat.map_or(wait, |beat| wait.min(beat));
             match self.inbox.recv_timeout(wait) {
-                Ok(Message::Stop { reason }) => break reason,
+                Ok(Message::Stop { reason, for_good }) => break (reason, for_good),
                 Ok(message) => self.handle(message)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
         };
-        self.stop(reason)
+        self.stop(reason, for_good)
     }
 
     fn handle(&mut self, message: Message) -> Result<(), DaemonError> {
         match message {
             // The loop has taken it out already.
             Message::Stop { .. } => {}
-            Message::Reload => self.load_configuration(),
+            Message::Reload(asker) => self.load_configuration(asker),
+            // The loop looks for itself.
+            Message::Shown => {}
             Message::Loaded(loaded) => self.reload(loaded)?,
             Message::Ruleset(notice) => self.repair(&cause_of(&notice))?,
             Message::Stirred { at, wall } => self.presence.stir(at, wall),
@@ -356,7 +382,8 @@ impl Daemon {
     }
 
     /// One last reading, the verdicts of what goes on, the totals; then every thread ends.
-    fn stop(mut self, reason: String) -> Result<(), DaemonError> {
+    fn stop(mut self, reason: String, for_good: bool) -> Result<(), DaemonError> {
+        self.standing.stopping(&reason, clock::monotonic());
         self.tick()?;
         let outcome = self.engine.stop(self.last_reading.tick, &self.meter);
         let awaited = outcome
@@ -375,7 +402,11 @@ impl Daemon {
         self.sinks.finish();
         // Those who were not told a verdict by now are told that there is none.
         drop(self.askers);
+        drop(self.loading);
         self.shell.finish();
+        if for_good {
+            self.standing.forget();
+        }
         Ok(())
     }
 

@@ -29,10 +29,12 @@ impl Daemon {
         let table = (self.table.handle(), self.table.shape());
         let moved = self.table.moved();
         let saved = self.ledger.snapshot(table, self.last_good, moved);
+        let report = Arc::new(self.report());
+        self.standing.show(&report);
         let reading = Publication {
             saved,
             durable,
-            report: Arc::new(self.report()),
+            report,
         };
         let in_time = self.sinks.take(reading, now);
         if durable {

@@ -10,6 +10,7 @@ use crate::config::{Config, Connected, LabelsByInterface};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
+use crate::sink::reload::{Asker, Outcome, Reloaded};
 use crate::units::CounterName;
 
 /// More names than this make a record no clearer.
@@ -28,9 +29,17 @@ pub struct Loaded {
 }
 
 /// Where reading a configuration again stands. One at a time, so that what is read last is what is in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loading {
+#[derive(Default)]
+pub struct Loading {
+    stage: Stage,
+    /// All who asked before the reading began that comes last.
+    askers: Vec<Asker>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
     /// Nothing to do.
+    #[default]
     Idle,
     /// It is being read.
     Going,
@@ -39,14 +48,21 @@ pub enum Loading {
 }
 
 impl Daemon {
-    pub(super) fn load_configuration(&mut self) {
+    pub(super) fn load_configuration(&mut self, asker: Option<Asker>) {
+        self.loading.askers.extend(asker);
+        match self.loading.stage {
+            Stage::Idle => self.load(),
+            Stage::Going | Stage::Outdated => self.loading.stage = Stage::Outdated,
+        }
+    }
+
+    fn load(&mut self) {
         let Some(source) = self.source.clone() else {
+            let fixed = "this daemon keeps the configuration that it was started with";
+            self.conclude(Reloaded::Rejected(vec![fixed.to_owned()]));
             return;
         };
-        if self.loading != Loading::Idle {
-            self.loading = Loading::Outdated;
-            return;
-        }
+        self.standing.reloading(clock::monotonic());
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
         let connected = Arc::clone(&self.surroundings.connected);
@@ -68,7 +84,7 @@ impl Daemon {
         };
         let thread = std::thread::Builder::new().name("loader".into());
         match thread.spawn(load) {
-            Ok(_) => self.loading = Loading::Going,
+            Ok(_) => self.loading.stage = Stage::Going,
             Err(error) => self.reject(vec![format!("cannot start a thread to read it: {error}")]),
         }
     }
@@ -77,8 +93,8 @@ impl Daemon {
         &mut self,
         loaded: Result<Box<Loaded>, Vec<String>>,
     ) -> Result<(), DaemonError> {
-        if std::mem::replace(&mut self.loading, Loading::Idle) == Loading::Outdated {
-            self.load_configuration();
+        if std::mem::take(&mut self.loading.stage) == Stage::Outdated {
+            self.load();
             return Ok(());
         }
         let loaded = match loaded {
@@ -135,17 +151,33 @@ impl Daemon {
         messages.extend(self.prepare_conntrack());
         self.log(Event::Config {
             result: ConfigResult::Reloaded,
-            messages,
+            messages: messages.clone(),
         });
         self.tell(subnets);
         self.publish();
+        self.conclude(Reloaded::Reloaded(messages));
     }
 
     fn reject(&mut self, messages: Vec<String>) {
         self.log(Event::Config {
             result: ConfigResult::Rejected,
-            messages,
+            messages: messages.clone(),
         });
+        self.conclude(Reloaded::Rejected(messages));
+    }
+
+    /// Tells the service manager, and then all who asked.
+    fn conclude(&mut self, reloaded: Reloaded) {
+        self.standing.reloaded();
+        self.attend_service();
+        let outcome = Outcome {
+            reloaded,
+            sequence: self.sequence,
+        };
+        for asker in self.loading.askers.drain(..) {
+            // Who went away meanwhile need not be told.
+            let _ = asker.send(outcome.clone());
+        }
     }
 }
 

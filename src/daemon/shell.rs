@@ -86,11 +86,21 @@ impl From<ControlRequest> for Message {
             None => format!("asked by user {}", peer.uid),
         };
         match request {
-            ControlRequest::Stop(peer) => Message::Stop { reason: by(peer) },
-            ControlRequest::Reload(_) => Message::Reload,
+            ControlRequest::Stop(peer) => Message::Stop {
+                reason: by(peer),
+                for_good: true,
+            },
+            ControlRequest::Reload(asker) => Message::Reload(Some(asker)),
             ControlRequest::Drill(request) => Message::Drill(request),
             ControlRequest::EndDrill(drilldown) => Message::EndDrill { drilldown },
         }
+    }
+}
+
+fn stop(signal: &str) -> Message {
+    Message::Stop {
+        reason: signal.to_owned(),
+        for_good: false,
     }
 }
 
@@ -115,9 +125,9 @@ impl Signals {
         };
         loop {
             let message = tokio::select! {
-                _ = signals.terminate.recv() => Message::Stop { reason: "SIGTERM".to_owned() },
-                _ = signals.interrupt.recv() => Message::Stop { reason: "SIGINT".to_owned() },
-                _ = signals.hang_up.recv() => Message::Reload,
+                _ = signals.terminate.recv() => stop("SIGTERM"),
+                _ = signals.interrupt.recv() => stop("SIGINT"),
+                _ = signals.hang_up.recv() => Message::Reload(None),
             };
             // A full inbox means that the loop is behind: it must still hear this.
             let inbox = inbox.clone();

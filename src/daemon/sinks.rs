@@ -93,6 +93,7 @@ impl Sinks {
             unwritten: VecDeque::new(),
             log_failed: false,
             totals_failed: false,
+            told_shown: false,
         };
         let thread = std::thread::Builder::new()
             .name("sinks".into())
@@ -190,6 +191,8 @@ struct Writer {
     unwritten: VecDeque<Record>,
     log_failed: bool,
     totals_failed: bool,
+    /// Whether the loop knows that a report can be seen.
+    told_shown: bool,
 }
 
 impl Writer {
@@ -237,6 +240,10 @@ impl Writer {
         let save = |durable| state::save(&self.state_dir, &reading.saved, durable);
         let mut saved = save(false);
         show(&self.reports, &reading.report);
+        if !self.told_shown {
+            // Where the loop has no room for the word, it hears it with the next report.
+            self.told_shown = self.inbox.try_send(Message::Shown).is_ok();
+        }
         if reading.durable {
             saved = saved.and(save(true));
         }

@@ -2,6 +2,7 @@
 //! nothing behind.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -15,18 +16,19 @@ use super::memory::{Recalled, recall};
 use super::presence::Presence;
 use super::reload::Loading;
 use super::schedule::Schedule;
+use super::service::Standing;
 use super::sinks::Sinks;
 use super::state_dir::StateDir;
 use super::table::Table;
 use super::vitals::Vitals;
 use super::watcher::Watcher;
-use super::{Daemon, DaemonError, Message, Options, clock, shell};
+use super::{Daemon, DaemonError, Message, Options, clock, keep, shell};
 use crate::config::Config;
 use crate::engine::{Engine, reset_events};
 use crate::event::Event;
 use crate::interfaces::InterfaceWatch;
 use crate::kernel::facts;
-use crate::kernel::nft::TableInfo;
+use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::Nftables;
 use crate::meter::Meter;
 use crate::plan;
@@ -102,20 +104,32 @@ fn put_in_force(
 
 impl Daemon {
     /// Everything up to and including the first reading.
-    pub fn start(options: Options) -> Result<Daemon, DaemonError> {
+    pub fn start(mut options: Options) -> Result<Daemon, DaemonError> {
         let lock = InstanceLock::take()?;
         // Before anything is made, so that a missing privilege or a foreign table leaves no trace.
         let name = options.config.table.name.clone();
-        let (table, found) = Table::open(&options.config.table)?;
+        let handed = std::mem::take(&mut options.handed);
+        let kept = keep::take_up(handed, &options.config.table, &options.service)?;
+        options.notes.extend(kept.note);
+        let is_kept = kept.nftables.is_some();
+        let (table, found) = Table::open(&options.config.table, kept.nftables)?;
         let state_dir = StateDir::open(&options.state_dir)?;
         // Opened while that is possible: what fails may be for want of descriptors.
         let undo = found.is_none().then(Nftables::open).transpose()?;
         let started = Daemon::on(options, table, found.as_ref(), state_dir, lock);
-        if let (Err(_), Some(mut nftables)) = (&started, undo) {
-            // The first error is the one to tell.
-            let _ = nftables.remove(&name);
+        match started {
+            Ok(mut daemon) => {
+                daemon.have_kept(is_kept);
+                Ok(daemon)
+            }
+            Err(error) => {
+                if let Some(mut nftables) = undo {
+                    // The first error is the one to tell.
+                    let _ = nftables.remove(&name);
+                }
+                Err(error)
+            }
         }
-        started
     }
 
     fn on(
@@ -164,14 +178,15 @@ impl Daemon {
         )
         .map_err(thread("start the thread that writes"))?;
         let seen = options.reports.subscribe();
+        let standing = Standing::new(options.service, options.watchdog, clock::monotonic());
         let shell = shell
-            .start(seen, sender.clone())
+            .start(seen.clone(), sender.clone())
             .map_err(thread("start the thread that answers"))?;
         let mut daemon = Daemon {
             schedule: Schedule::new(config.tick, clock::monotonic()),
             config,
             source: options.source,
-            loading: Loading::Idle,
+            loading: Loading::default(),
             inbox,
             sender,
             table,
@@ -188,6 +203,8 @@ impl Daemon {
             collector,
             askers: Askers::default(),
             sinks,
+            standing,
+            seen,
             shell,
             watcher,
             lookout,
@@ -206,6 +223,13 @@ impl Daemon {
             daemon.table.nftables().remove(&name)?;
         }
         Ok(daemon)
+    }
+
+    /// Has the socket that owns the table kept over a restart, unless it is kept already.
+    fn have_kept(&mut self, is_kept: bool) {
+        if self.table.protection() == Protection::Owned && !is_kept {
+            self.standing.keep(self.table.nftables().as_fd());
+        }
     }
 
     /// What a start is worth telling of.

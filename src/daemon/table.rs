@@ -75,9 +75,13 @@ pub struct Reading {
 }
 
 impl Table {
-    /// Opens the sockets; installs nothing. Returns what the kernel has under that name, if it is ours to take.
-    pub fn open(config: &TableConfig) -> Result<(Self, Option<TableInfo>), KernelError> {
-        let mut nftables = Nftables::open()?;
+    /// Opens the sockets, but for one that was kept; installs nothing. Returns what the kernel has under that name, if it
+    /// is ours to take.
+    pub fn open(
+        config: &TableConfig,
+        kept: Option<Nftables>,
+    ) -> Result<(Self, Option<TableInfo>), KernelError> {
+        let mut nftables = kept.map_or_else(Nftables::open, Ok)?;
         let name = &config.name;
         let found = nftables.free_table(name)?;
         let protection = match config.protect {

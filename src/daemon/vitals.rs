@@ -75,7 +75,9 @@ impl Vitals {
             Some(message) => {
                 let severity = match trouble.code {
                     // Counting and naming go on; answers say less.
-                    "drops_unmeasured" | "names_unreadable" => Severity::Warning,
+                    "drops_unmeasured" | "names_unreadable" | "service_manager_deaf" => {
+                        Severity::Warning
+                    }
                     _ => Severity::Error,
                 };
                 let found = health::entry(trouble.code, severity, message, fix_for(trouble.code));
@@ -98,6 +100,7 @@ fn fix_for(code: &str) -> &'static str {
         "names_unreadable" => {
             "let flowctl read what is named, or name other places under [names] in the configuration"
         }
+        "service_manager_deaf" => "look at NOTIFY_SOCKET in the daemon's environment",
         "drops_unmeasured" => "it is tried again by the next drilldown; see `flowctl doctor`",
         "repair_failed" => "look at `nft list tables`; the repair is tried again at every tick",
         _ => "it is tried again at every tick; see `flowctl doctor`",

@@ -86,9 +86,8 @@ impl Sentence<'_> {
             return String::new();
         };
         match self.by {
-            RankBy::Packets => rate(peak_packets_per_second, "pps", "kpps", "Mpps", "Gpps"),
+            RankBy::Packets => packet_rate(peak_packets_per_second),
             RankBy::Bytes => {
-                let bits = |value| rate(value, "bit/s", "kbit/s", "Mbit/s", "Gbit/s");
                 let peak = bits(peak_bits_per_second);
                 match capacity.filter(|capacity| capacity.0 > 0.0) {
                     None => peak,
@@ -263,7 +262,7 @@ fn endpoint(address: IpAddr, port: u16) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-fn percent(part: f64) -> String {
+pub(crate) fn percent(part: f64) -> String {
     let rounded = (part * 100.0).round();
     if part > 0.0 && rounded < 1.0 {
         "<1 %".to_owned()
@@ -273,6 +272,15 @@ fn percent(part: f64) -> String {
 }
 
 /// Three digits, SI.
+pub(crate) fn bits(bits_per_second: f64) -> String {
+    rate(bits_per_second, "bit/s", "kbit/s", "Mbit/s", "Gbit/s")
+}
+
+/// Three digits, SI.
+pub(crate) fn packet_rate(packets_per_second: f64) -> String {
+    rate(packets_per_second, "pps", "kpps", "Mpps", "Gpps")
+}
+
 fn rate(value: f64, one: &str, kilo: &str, mega: &str, giga: &str) -> String {
     let (scaled, unit) = [(1e9, giga), (1e6, mega), (1e3, kilo)]
         .into_iter()
@@ -324,7 +332,6 @@ mod tests {
 
     #[test]
     fn rates_have_three_digits_and_no_empty_ones() {
-        let bits = |value| rate(value, "bit/s", "kbit/s", "Mbit/s", "Gbit/s");
         let said = [0.0, 984.0, 47_200_000.0, 50_000_000.0, 999_990.0, 1.234e9];
         assert_eq!(
             said.map(bits),

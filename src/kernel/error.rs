@@ -59,7 +59,7 @@ pub enum KernelError {
     },
     /// A table of flowctl's that another process owns.
     #[error(
-        "table inet {name} is owned by another process (netlink port {port}), probably another flowctl: stop it first"
+        "table inet {name} is owned by another process (netlink port {port}): another flowctl, or systemd, which keeps the table's socket while it restarts flowctl; stop that first (`systemctl stop flowctl` where it is a service)"
     )]
     OwnedTable {
         /// The table's name.

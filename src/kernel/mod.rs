@@ -13,6 +13,7 @@ pub mod facts;
 pub mod flow_events;
 pub mod flow_request;
 pub mod flows;
+pub mod handed;
 pub mod link_speed;
 pub mod links;
 pub mod listener;

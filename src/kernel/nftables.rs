@@ -2,6 +2,7 @@
 //! install is decided elsewhere.
 
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
@@ -48,6 +49,14 @@ impl Nftables {
             netlink: Netlink::open(NETLINK_NETFILTER)?,
             protection: Protection::Plain,
         })
+    }
+
+    /// The same through a socket that there is already.
+    pub fn through(netlink: Netlink) -> Self {
+        Nftables {
+            netlink,
+            protection: Protection::Plain,
+        }
     }
 
     /// Owns the tables it installs from now on, where the kernel has tables that are owned and outlive their owner.
@@ -109,6 +118,21 @@ impl Nftables {
             }),
             _ => Ok(found),
         }
+    }
+
+    /// The names of those of flowctl's tables that the socket of that port owns.
+    pub fn owned_by(&mut self, port: u32) -> Result<Vec<String>, KernelError> {
+        let body = |w: &mut Writer| w.nfgen(nft::FAMILY_INET, 0);
+        let mut owned = Vec::new();
+        self.netlink
+            .dump("list the tables", message::GET_TABLE, body, |message| {
+                let table = TableInfo::decode(message)?;
+                if table.owner == Some(port) && table.comment.as_deref() == Some(TABLE_COMMENT) {
+                    owned.push(nft::table_name(message)?);
+                }
+                Ok(())
+            })?;
+        Ok(owned)
     }
 
     /// Reads all counters of a table with one dump. No counter at all means: is the table gone?
@@ -403,6 +427,12 @@ impl Nftables {
             },
         )?;
         Ok(elements)
+    }
+}
+
+impl AsFd for Nftables {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.netlink.as_fd()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netlink_sys::SocketAddr;
 use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustix::net::sockopt::{self, Timeout};
 
 use super::attr::{Attributes, HEADER_LENGTH, Malformed, Message, Messages, Writer};
@@ -41,6 +42,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// The kernel answers at once; a longer silence is a defect that must not hang the daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A dump of 100,000 counters has some 400; a socket in which more waits than this is none of flowctl's.
+const STALE_DATAGRAMS_MAX: usize = 1 << 16;
+
 /// The sequence number of BATCH_BEGIN. What the kernel refuses as a whole (no privilege, another generation, or at
 /// the commit) it answers under this number, and may not read to the last message.
 pub const BATCH: u32 = 0;
@@ -70,19 +74,53 @@ impl Netlink {
         };
         let mut socket = netlink_sys::Socket::new(protocol).map_err(failed)?;
         let port = socket.bind_auto().map_err(failed)?.port_number();
-        // Connected to the kernel: other processes cannot send to this socket.
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed)?;
-        socket.set_ext_ack(true).map_err(failed)?;
-        socket.set_cap_ack(true).map_err(failed)?;
-        sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))
-            .map_err(|e| failed(e.into()))?;
-        Ok(Netlink {
+        set_up(&socket).map_err(failed)?;
+        Ok(Netlink::new(socket, port, 0))
+    }
+
+    /// Goes on with a socket that another process has used, perhaps to its sudden end: what was still to be said to that
+    /// one is read and forgotten first, which ends a dump in the middle too.
+    pub fn resume(socket: netlink_sys::Socket) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Socket {
+            operation: "go on with a netlink socket",
+            source,
+        };
+        let mut netlink = Netlink::new(socket, 0, 0);
+        netlink.sequence = netlink.forget().map_err(failed)?;
+        set_up(&netlink.socket).map_err(failed)?;
+        let mut address = SocketAddr::new(0, 0);
+        netlink.socket.get_address(&mut address).map_err(failed)?;
+        netlink.port = address.port_number();
+        Ok(netlink)
+    }
+
+    fn new(socket: netlink_sys::Socket, port: u32, sequence: u32) -> Self {
+        Netlink {
             socket,
             port,
-            sequence: 0,
+            sequence,
             writer: Writer::new(),
             buffer: vec![0; BUFFER_BYTES],
-        })
+        }
+    }
+
+    /// Reads all there is, and returns the last sequence number that was in it: those after it no answer has had.
+    fn forget(&mut self) -> io::Result<u32> {
+        let flags = RecvFlags::DONTWAIT.bits() as i32;
+        let mut sequence = 0;
+        for _ in 0..STALE_DATAGRAMS_MAX {
+            match self.socket.recv(&mut &mut self.buffer[..], flags) {
+                Ok(received) => {
+                    let messages = Messages::new(&self.buffer[..received]).flatten();
+                    sequence = messages.last().map_or(sequence, |last| last.sequence);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(sequence),
+                // Told once each: that answers were lost, or that a signal came.
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("there is no end of what waits in it"))
     }
 
     /// The address by which the kernel names this socket in notifications.
@@ -224,7 +262,7 @@ impl Netlink {
 
     /// Reads what the kernel still has to say of a batch, so that it is not taken for the answer to the next.
     fn drained(&mut self, refusal: Option<KernelError>) -> Result<(), KernelError> {
-        let flags = rustix::net::RecvFlags::DONTWAIT.bits() as i32;
+        let flags = RecvFlags::DONTWAIT.bits() as i32;
         while self.socket.recv(&mut &mut self.buffer[..], flags).is_ok() {}
         refusal.map_or(Ok(()), Err)
     }
@@ -251,6 +289,25 @@ pub(super) fn enlarge(
     }
 }
 
+/// What every socket has, whoever used it before.
+fn set_up(socket: &netlink_sys::Socket) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(socket, false)?;
+    // Connected to the kernel: other processes cannot send to this socket.
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_ext_ack(true)?;
+    socket.set_cap_ack(true)?;
+    Ok(sockopt::set_socket_timeout(
+        socket,
+        Timeout::Recv,
+        Some(PATIENCE),
+    )?)
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::NOBUFS | Errno::INTR))
+}
+
 fn send(
     socket: &netlink_sys::Socket,
     bytes: &[u8],
@@ -270,10 +327,7 @@ fn receive(
     let failed = |source| KernelError::Socket { operation, source };
     let length = buffer.len();
     loop {
-        match socket.recv(
-            &mut &mut *buffer,
-            rustix::net::RecvFlags::TRUNC.bits() as i32,
-        ) {
+        match socket.recv(&mut &mut *buffer, RecvFlags::TRUNC.bits() as i32) {
             Ok(received) if received > length => {
                 return Err(failed(io::Error::other(
                     "a netlink datagram was larger than the buffer",

@@ -1,5 +1,5 @@
 //! Network namespaces without a name: a namespace lives as long as a descriptor, a socket, a thread or a process is
-//! in it, so nothing is left behind however the program ends. The only file of flowctl with unsafe code.
+//! in it, so nothing is left behind however the program ends. One of two files with unsafe code.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -12,8 +12,12 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 
+use super::reload::Reloaded;
+
 /// For each of connecting, sending, and every piece of the answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// For what comes of a reload: the daemon gives itself a minute.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(70);
 /// How often a status is asked for.
 const ATTEMPTS: u32 = 5;
 /// A status of 100,000 counters has about 60 MiB.
@@ -37,10 +41,12 @@ pub enum AskError {
         needs: String,
     },
     /// It did not answer in time.
-    #[error("{path}: the daemon took longer than {} s to answer", PATIENCE.as_secs())]
+    #[error("{path}: the daemon took longer than {} s to answer", .patience.as_secs())]
     TimedOut {
         /// The socket.
         path: PathBuf,
+        /// How long it had.
+        patience: Duration,
     },
     /// It hung up first.
     #[error(
@@ -64,6 +70,14 @@ pub enum AskError {
         /// Its reason.
         message: String,
     },
+    /// The daemon does it for others only.
+    #[error("the daemon refused {request}: {message}")]
+    Forbidden {
+        /// What was asked.
+        request: String,
+        /// For whom it does it.
+        message: String,
+    },
     /// The kernel refused.
     #[error("{path}: cannot {operation}: {source}")]
     Io {
@@ -77,6 +91,17 @@ pub enum AskError {
 }
 
 impl AskError {
+    /// The same, where it is that the daemon did not answer for that long.
+    fn after(self, waited: Duration) -> AskError {
+        if let AskError::TimedOut { path, .. } = self {
+            return AskError::TimedOut {
+                path,
+                patience: waited,
+            };
+        }
+        self
+    }
+
     /// Whether nobody could be asked at all, as opposed to a bad answer.
     pub fn is_unreachable(&self) -> bool {
         matches!(
@@ -89,32 +114,48 @@ impl AskError {
 #[derive(Deserialize)]
 struct Refusal {
     error: String,
+    #[serde(default)]
+    forbidden: bool,
 }
 
-/// The daemon's answer to `request` (`status`, `stop` or `reload`): one line of JSON, without its newline. A status is
+/// The daemon's answer to `request` (`status` or `stop`): one line of JSON, without its newline. A status is
 /// asked for again when a crowd pushed it out; a command may have been heard.
 pub fn ask(path: &Path, request: &str) -> Result<String, AskError> {
     let attempts = if request == "status" { ATTEMPTS } else { 1 };
     for _ in 1..attempts {
-        match ask_once(path, request) {
+        match ask_once(path, request, PATIENCE) {
             Err(AskError::Closed { .. }) => {}
             answered => return answered,
         }
     }
-    ask_once(path, request)
+    ask_once(path, request, PATIENCE)
 }
 
-fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
+/// What came of a reload that is asked for; it may take its time.
+pub fn ask_to_reload(path: &Path) -> Result<Reloaded, AskError> {
+    let answer = ask_once(path, "reload", RELOAD_PATIENCE)?;
+    serde_json::from_str(&answer).map_err(|error| AskError::Io {
+        operation: "understand the answer",
+        path: path.to_owned(),
+        source: error.into(),
+    })
+}
+
+/// `patience` is for the answer.
+fn ask_once(path: &Path, request: &str, patience: Duration) -> Result<String, AskError> {
     let mut stream = connect(path, PATIENCE).map_err(|source| sort(path, "connect", source))?;
     let line = format!("{}\n", serde_json::json!({ "request": request }));
     stream
         .write_all(line.as_bytes())
         .map_err(|source| sort(path, "send the request", source))?;
+    stream
+        .set_read_timeout(Some(patience))
+        .map_err(|source| sort(path, "wait for the answer", source))?;
 
     let mut answer = String::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX))
         .read_line(&mut answer)
-        .map_err(|source| sort(path, "read the answer", source))?;
+        .map_err(|source| sort(path, "read the answer", source).after(patience))?;
     if answer.len() as u64 >= ANSWER_BYTES_MAX {
         return Err(AskError::TooLong { path: path.into() });
     }
@@ -124,9 +165,11 @@ fn ask_once(path: &Path, request: &str) -> Result<String, AskError> {
     if answer.starts_with("{\"error\"")
         && let Ok(refusal) = serde_json::from_str::<Refusal>(&answer)
     {
-        return Err(AskError::Refused {
-            request: request.to_owned(),
-            message: refusal.error,
+        let (request, message) = (request.to_owned(), refusal.error);
+        return Err(if refusal.forbidden {
+            AskError::Forbidden { request, message }
+        } else {
+            AskError::Refused { request, message }
         });
     }
     Ok(answer)
@@ -161,7 +204,10 @@ pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> A
             needs: who_may(&path),
             path,
         },
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AskError::TimedOut { path },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AskError::TimedOut {
+            patience: PATIENCE,
+            path,
+        },
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AskError::Closed { path },
         _ => AskError::Io {
             operation,
@@ -212,7 +258,7 @@ mod tests {
             stream.write_all(answer).unwrap();
             request
         });
-        let result = ask_once(&path, "status");
+        let result = ask_once(&path, "status", PATIENCE);
         assert_eq!(server.join().unwrap(), "{\"request\":\"status\"}\n");
         result
     }

@@ -13,11 +13,12 @@ use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::drill::{DrillRequest, Wanted, converse};
+use super::reload::{Asker, Outcome};
 use crate::demand::Wish;
 use crate::report::Report;
 
@@ -27,8 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Descriptors that are not for clients: the daemon's own sockets, its log, and what is open for a moment only.
 const OTHER_DESCRIPTORS: u64 = 32;
 
-/// How long verdicts that are on their way may take when the server ends.
-const LAST_VERDICTS: Duration = Duration::from_secs(2);
+/// How long answers that are on their way may take when the server ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// What a client may take of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Limits {
     pub answer_time: Duration,
     /// For taking the verdict of a drilldown, which nobody else has.
     pub verdict_time: Duration,
+    /// For reading a configuration, from a disk that may be slow, and going over to it.
+    pub reload_time: Duration,
 }
 
 impl Default for Limits {
@@ -53,6 +56,7 @@ impl Default for Limits {
             request_time: Duration::from_secs(2),
             answer_time: Duration::from_secs(5),
             verdict_time: Duration::from_secs(60),
+            reload_time: Duration::from_secs(60),
         }
     }
 }
@@ -71,8 +75,8 @@ pub struct Peer {
 pub enum ControlRequest {
     /// End, and leave the table counting.
     Stop(Peer),
-    /// Read the configuration again.
-    Reload(Peer),
+    /// Read the configuration again, and say what came of it.
+    Reload(Asker),
     /// Begin a drilldown.
     Drill(Box<DrillRequest>),
     /// Give the verdict of that one.
@@ -84,7 +88,7 @@ struct Request {
     request: String,
 }
 
-/// Answers clients until `stopped`; verdicts on their way are still given then. `listener` comes from
+/// Answers clients until `stopped`; answers on their way are still given then. `listener` comes from
 /// [`super::socket::bind`].
 pub async fn serve<M: From<ControlRequest> + Send + 'static>(
     listener: UnixListener,
@@ -99,9 +103,9 @@ pub async fn serve<M: From<ControlRequest> + Send + 'static>(
         () = stopped => {}
     }
     drop(listener);
-    let mut drilling = desk.drilling.subscribe();
-    // Who does not take a verdict in time goes without.
-    let _ = timeout(LAST_VERDICTS, drilling.wait_for(|count| *count == 0)).await;
+    let mut awaiting = desk.awaiting.subscribe();
+    // Who does not take an answer in time goes without.
+    let _ = timeout(LAST_ANSWERS, awaiting.wait_for(|count| *count == 0)).await;
 }
 
 async fn accept<M: From<ControlRequest> + Send + 'static>(
@@ -139,13 +143,13 @@ async fn accept<M: From<ControlRequest> + Send + 'static>(
 /// One connection.
 struct Open {
     process: Option<i32>,
-    /// It waits for a drilldown, however old it gets.
+    /// It waits for what takes its time, however old it gets.
     lasting: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
 /// The position of the connection that makes room: the oldest of the process that has the most, but for the first
-/// `spared` of those that wait for a drilldown.
+/// `spared` of those that wait for what takes its time.
 fn who_makes_room(open: &[Open], spared: usize) -> usize {
     let is_spared = |at: &usize| open[*at].lasting.load(Ordering::Relaxed);
     let spared: Vec<usize> = (0..open.len()).filter(is_spared).take(spared).collect();
@@ -178,8 +182,8 @@ struct Desk<M> {
     limits: Limits,
     own_uid: u32,
     rendered: Mutex<Option<(Arc<Report>, Bytes)>>,
-    /// How many clients are served a drilldown.
-    drilling: watch::Sender<usize>,
+    /// How many clients wait for what takes its time.
+    awaiting: watch::Sender<usize>,
 }
 
 impl<M: From<ControlRequest>> Desk<M> {
@@ -194,7 +198,7 @@ impl<M: From<ControlRequest>> Desk<M> {
             limits,
             own_uid: rustix::process::geteuid().as_raw(),
             rendered: Mutex::new(None),
-            drilling: watch::Sender::new(0),
+            awaiting: watch::Sender::new(0),
         }
     }
 
@@ -206,19 +210,24 @@ impl<M: From<ControlRequest>> Desk<M> {
             pid: credentials.pid(),
             uid: credentials.uid(),
         };
-        let line = timeout(
+        let request = timeout(
             self.limits.request_time,
             read_line(&mut stream, self.limits.request_bytes),
         );
-        let answer = match line.await {
+        let answer = match request.await {
             Ok(Ok(line)) if line.is_empty() => return,
             Ok(Ok(line)) => match self.answer(&line, peer).await {
                 Reply::Line(answer) => answer,
                 Reply::Drill(wish) => {
-                    let _counted = Counted::new(&self.drilling);
+                    let _counted = Counted::new(&self.awaiting);
                     let patience = self.limits.verdict_time;
                     converse(&mut stream, wish, &self.requests, patience, lasting).await;
                     return;
+                }
+                Reply::Reload(outcome) => {
+                    let _counted = Counted::new(&self.awaiting);
+                    lasting.store(true, Ordering::Relaxed);
+                    self.reloaded(outcome).await
                 }
             },
             Ok(Err(ReadError::TooLong)) => {
@@ -243,8 +252,17 @@ impl<M: From<ControlRequest>> Desk<M> {
         };
         Reply::Line(match request.request.as_str() {
             "status" => self.status().await,
-            "stop" => self.pass_on("stop", ControlRequest::Stop(peer), peer),
-            "reload" => self.pass_on("reload", ControlRequest::Reload(peer), peer),
+            "stop" => match self.pass_on("stop", ControlRequest::Stop(peer), peer) {
+                Ok(()) => Bytes::from_static(b"{\"accepted\":\"stop\"}\n"),
+                Err(refused) => refused,
+            },
+            "reload" => {
+                let (asker, outcome) = oneshot::channel();
+                match self.pass_on("reload", ControlRequest::Reload(asker), peer) {
+                    Ok(()) => return Reply::Reload(outcome),
+                    Err(refused) => refused,
+                }
+            }
             "drill" => match wish(line) {
                 Ok(wish) => return Reply::Drill(wish),
                 Err(wrong) => refusal(&wrong),
@@ -283,18 +301,34 @@ impl<M: From<ControlRequest>> Desk<M> {
         line
     }
 
-    fn pass_on(&self, word: &str, request: ControlRequest, peer: Peer) -> Bytes {
+    fn pass_on(&self, word: &str, request: ControlRequest, peer: Peer) -> Result<(), Bytes> {
         if !may_command(peer.uid, self.own_uid) {
-            let own = self.own_uid;
-            return refusal(&format!(
-                "{word} is for root and user {own}; you are user {}",
-                peer.uid
-            ));
+            return Err(forbidden(word, self.own_uid, peer.uid));
         }
-        match self.requests.try_send(request.into()) {
-            Ok(()) => line(format!("{{\"accepted\":\"{word}\"}}").into_bytes()),
-            Err(TrySendError::Full(_)) => refusal("busy with earlier requests; try again"),
-            Err(TrySendError::Disconnected(_)) => refusal("the daemon is stopping"),
+        self.requests
+            .try_send(request.into())
+            .map_err(|error| match error {
+                TrySendError::Full(_) => refusal("busy with earlier requests; try again"),
+                TrySendError::Disconnected(_) => refusal("the daemon is stopping"),
+            })
+    }
+
+    /// Waits for what comes of a reload, and until the report that is shown shows it.
+    async fn reloaded(&self, outcome: oneshot::Receiver<Outcome>) -> Bytes {
+        let Outcome { reloaded, sequence } = match timeout(self.limits.reload_time, outcome).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => return refusal("the daemon is stopping"),
+            Err(_) => return refusal("it takes long; `flowctl log` will tell what came of it"),
+        };
+        let mut reports = self.reports.clone();
+        let shows = |report: &Option<Arc<Report>>| {
+            (report.as_ref()).is_some_and(|report| report.tick.sequence >= sequence)
+        };
+        // Where the disk does not answer, reports are late; the outcome is what it is.
+        let _ = timeout(self.limits.request_time, reports.wait_for(shows)).await;
+        match serde_json::to_vec(&reloaded) {
+            Ok(json) => line(json),
+            Err(error) => refusal(&format!("cannot render the outcome: {error}")),
         }
     }
 }
@@ -303,6 +337,7 @@ impl<M: From<ControlRequest>> Desk<M> {
 enum Reply {
     Line(Bytes),
     Drill(Wish),
+    Reload(oneshot::Receiver<Outcome>),
 }
 
 /// Counts one more as long as it is there.
@@ -364,6 +399,13 @@ pub(super) fn refusal(message: &str) -> Bytes {
             .to_string()
             .into_bytes(),
     )
+}
+
+/// The same to someone who may not ask for it.
+fn forbidden(word: &str, own_uid: u32, uid: u32) -> Bytes {
+    let error = format!("{word} is for root and user {own_uid}; you are user {uid}");
+    let answer = serde_json::json!({ "error": error, "forbidden": true });
+    line(answer.to_string().into_bytes())
 }
 
 /// With its end.
@@ -428,8 +470,8 @@ mod tests {
             uid: 0,
         };
         let stop = || desk.pass_on("stop", ControlRequest::Stop(peer), peer);
-        assert_eq!(stop(), "{\"accepted\":\"stop\"}\n");
-        assert!(stop().starts_with(b"{\"error\""));
+        assert!(stop().is_ok());
+        assert!(stop().unwrap_err().starts_with(b"{\"error\""));
         assert!(matches!(waiting.try_recv(), Ok(ControlRequest::Stop(who)) if who == peer));
     }
 

@@ -92,7 +92,7 @@ impl Conversation {
             Ok(line) => line?,
             Err(_) => {
                 let path = self.path.clone();
-                return Err(AskError::TimedOut { path });
+                return Err(AskError::TimedOut { path, patience });
             }
         };
         self.begun = true;

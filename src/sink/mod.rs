@@ -7,5 +7,8 @@ pub mod conversation;
 pub mod drill;
 pub mod log;
 pub mod log_reader;
+pub mod reload;
+pub mod service;
+pub mod service_text;
 pub mod socket;
 pub mod state;

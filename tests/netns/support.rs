@@ -197,12 +197,19 @@ impl<'a> Bench<'a> {
     }
 
     /// The same by a command of the caller's, which runs the daemon with less than it usually has.
-    pub fn start_as(&self, mut command: Command) -> Daemon<'_> {
+    pub fn start_as(&self, command: Command) -> Daemon<'_> {
+        self.start_from(command, Stdio::null())
+    }
+
+    /// The same with something on its standard input.
+    pub fn start_from(&self, mut command: Command, input: Stdio) -> Daemon<'_> {
         command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let child = self.namespace.run(|| command.spawn()).unwrap().unwrap();
+        // What it handed to the daemon is the daemon's alone.
+        drop(command);
         let mut daemon = Daemon {
             bench: self,
             child: Some(child),

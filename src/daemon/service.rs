@@ -1,0 +1,312 @@
+//! What the service manager is told of the daemon, and when: ready once a report is shown, each change in a sentence, and
+//! a beat from the loop itself whatever the tick is, so that a loop that hangs is noticed.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use super::{Daemon, Trouble, clock};
+use crate::report::Report;
+use crate::sink::service::Service;
+use crate::sink::service_text::Headline;
+
+/// Of the time after which it takes the loop to hang: one beat may get lost.
+const BEATS: u32 = 3;
+/// When the last thing could not be told for want of room.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long it may take to let go of the table's socket.
+const BARRIER: Duration = Duration::from_secs(5);
+
+/// The daemon's standing with the service manager.
+pub struct Standing {
+    service: Service,
+    beat: Option<Beat>,
+    /// The table's socket, until it is handed in for keeping.
+    unkept: Option<OwnedFd>,
+    ready: Ready,
+    /// The newest sentence, until it is told.
+    untold: Option<Headline>,
+    told: Option<Headline>,
+    again: Option<Instant>,
+    error: Option<String>,
+}
+
+/// Whether it knows that the daemon is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    /// It never did.
+    Not,
+    /// It does.
+    Told,
+    /// It knows of a reload that goes on.
+    Reloading,
+    /// It knows of a reload, and not yet that it is over.
+    Reloaded,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Beat {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Standing {
+    /// Not ready yet. `watchdog`: after how long without a beat it is taken to hang, if anyone looks.
+    pub fn new(service: Service, watchdog: Option<Duration>, now: Instant) -> Self {
+        let watchdog = watchdog.filter(|time| service.is_there() && !time.is_zero());
+        let beat = watchdog.map(|time| Beat {
+            interval: time / BEATS,
+            due: now,
+        });
+        Standing {
+            service,
+            beat,
+            unkept: None,
+            ready: Ready::Not,
+            untold: None,
+            told: None,
+            again: None,
+            error: None,
+        }
+    }
+
+    /// A new report.
+    pub fn show(&mut self, report: &Report) {
+        if !self.service.is_there() {
+            return;
+        }
+        let headline = Headline::new(report);
+        let told = self.told.as_ref();
+        let known = told.is_some_and(|told| told.kind == headline.kind);
+        self.untold = (!known).then_some(headline);
+    }
+
+    /// When there is something to do, at the latest.
+    pub fn due(&self) -> Option<Instant> {
+        let beat = self.beat.map(|beat| beat.due);
+        beat.into_iter().chain(self.again).min()
+    }
+
+    /// Tells what is to be told. `shown`: whether anyone can see a report.
+    pub fn attend(&mut self, now: Instant, shown: bool) {
+        if let Some(beat) = self.beat.filter(|beat| beat.due <= now) {
+            let sent = self.tell(&[NotifyState::Watchdog], now);
+            let next = if sent {
+                beat.interval
+            } else {
+                AGAIN.min(beat.interval)
+            };
+            self.beat = Some(Beat {
+                due: now + next,
+                ..beat
+            });
+        }
+        if self.again.is_none_or(|again| again <= now) {
+            self.catch_up(now, shown);
+        }
+    }
+
+    fn catch_up(&mut self, now: Instant, shown: bool) {
+        self.again = None;
+        if let Some(socket) = self.unkept.take() {
+            let kept = self.service.keep(socket.as_fd());
+            if !self.went(kept, now) {
+                self.unkept = Some(socket);
+                return;
+            }
+        }
+        let becomes_ready = match self.ready {
+            Ready::Not if !shown => return,
+            Ready::Not | Ready::Reloaded => true,
+            Ready::Told | Ready::Reloading => false,
+        };
+        let untold = self.untold.take();
+        let ready = becomes_ready.then_some(NotifyState::Ready);
+        let status = untold
+            .as_ref()
+            .map(|untold| NotifyState::Status(&untold.text));
+        let states: Vec<NotifyState<'_>> = ready.into_iter().chain(status).collect();
+        if states.is_empty() {
+            return;
+        }
+        let told = self.service.tell(&states);
+        if self.went(told, now) {
+            if becomes_ready {
+                self.ready = Ready::Told;
+            }
+            self.told = untold.or(self.told.take());
+        } else {
+            self.untold = untold;
+        }
+    }
+
+    /// A configuration is being read, until [`Standing::reloaded`].
+    pub fn reloading(&mut self, now: Instant) {
+        // Where the clock could not be read, there would be nothing to announce it with.
+        if self.ready == Ready::Told
+            && let Ok(time) = NotifyState::monotonic_usec_now()
+            && self.tell(&[NotifyState::Reloading, time], now)
+        {
+            self.ready = Ready::Reloading;
+        }
+    }
+
+    /// It was, whatever came of it: told at the next occasion.
+    pub fn reloaded(&mut self) {
+        if self.ready == Ready::Reloading {
+            self.ready = Ready::Reloaded;
+        }
+    }
+
+    /// The daemon ends.
+    pub fn stopping(&mut self, reason: &str, now: Instant) {
+        let status = format!("stopped: {reason}");
+        let states = [NotifyState::Stopping, NotifyState::Status(&status)];
+        self.tell(&states, now);
+    }
+
+    /// Lets go of the table's socket for good, and waits until that is known.
+    pub fn forget(&mut self) {
+        let forgotten = self.service.forget();
+        let known = forgotten.and_then(|()| self.service.barrier(BARRIER));
+        self.note(known.err());
+    }
+
+    /// Has the table's socket kept, from the next occasion on.
+    pub fn keep(&mut self, socket: BorrowedFd<'_>) {
+        if !self.service.is_there() {
+            return;
+        }
+        match socket.try_clone_to_owned() {
+            Ok(socket) => self.unkept = Some(socket),
+            Err(error) => self.note(Some(error)),
+        }
+    }
+
+    fn tell(&mut self, states: &[NotifyState<'_>], now: Instant) -> bool {
+        let told = self.service.tell(states);
+        self.went(told, now)
+    }
+
+    fn went(&mut self, told: io::Result<()>, now: Instant) -> bool {
+        let sent = told.is_ok();
+        self.again = (!sent).then_some(now + AGAIN);
+        self.note(told.err());
+        sent
+    }
+
+    /// That it has no room for the moment is no trouble.
+    fn note(&mut self, error: Option<io::Error>) {
+        let lasting = error.filter(|error| error.kind() != ErrorKind::WouldBlock);
+        self.error = lasting.map(|error| format!("the service manager cannot be told: {error}"));
+    }
+}
+
+impl Daemon {
+    /// Tells the service manager what is due.
+    pub(super) fn attend_service(&mut self) {
+        let shown = self.seen.borrow().is_some();
+        self.standing.attend(clock::monotonic(), shown);
+        let trouble = Trouble {
+            code: "service_manager_deaf",
+            error: self.standing.error.clone(),
+        };
+        self.note_trouble(trouble);
+    }
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an Instant cannot be made from a number"
+)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+
+    /// A service manager's end under that name, and how the daemon stands with it.
+    fn standing(name: &str, watchdog: Option<Duration>, now: Instant) -> (UnixDatagram, Standing) {
+        let name = format!("flowctl-standing-{}-{name}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let service = Service::at(format!("@{name}").as_bytes()).unwrap();
+        (manager, Standing::new(service, watchdog, now))
+    }
+
+    fn heard(manager: &UnixDatagram) -> Vec<String> {
+        let mut text = [0; 4096];
+        let one = || {
+            let length = manager.recv(&mut text).ok()?;
+            Some(String::from_utf8_lossy(&text[..length]).replace('\n', " "))
+        };
+        std::iter::from_fn(one).collect()
+    }
+
+    fn report() -> Report {
+        let mut report: Report =
+            serde_json::from_str(include_str!("../../tests/data/report.json")).unwrap();
+        report.thresholds.clear();
+        report.health.clear();
+        report
+    }
+
+    #[test]
+    fn a_beat_comes_in_a_third_of_the_time_and_asks_to_be_woken_for() {
+        let start = Instant::now();
+        let (manager, mut standing) = standing("beat", Some(Duration::from_secs(30)), start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        standing.attend(start, false);
+        assert_eq!(standing.due(), Some(at(10)));
+        standing.attend(at(9), false);
+        assert_eq!(heard(&manager), ["WATCHDOG=1"]);
+        standing.attend(at(10), false);
+        assert_eq!(heard(&manager), ["WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn ready_and_the_end_of_a_reload_are_told_once_a_report_is_shown() {
+        let start = Instant::now();
+        let (manager, mut standing) = standing("ready", None, start);
+        standing.show(&report());
+        standing.reloading(start);
+        standing.reloaded();
+        standing.attend(start, false);
+        assert_eq!(heard(&manager), [""; 0]);
+        standing.attend(start, true);
+        standing.attend(start, true);
+        assert_eq!(heard(&manager).len(), 1);
+        standing.reloading(start);
+        standing.attend(start, true);
+        let reloading = heard(&manager);
+        assert!(reloading[0].starts_with("RELOADING=1 MONOTONIC_USEC="));
+        assert_eq!(reloading.len(), 1);
+        standing.reloaded();
+        standing.attend(start, true);
+        assert_eq!(heard(&manager), ["READY=1"]);
+        assert_eq!(standing.due(), None);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_told_later_and_nothing_of_it_is_lost() {
+        let start = Instant::now();
+        let (manager, mut standing) = standing("room", None, start);
+        while standing.service.tell(&[NotifyState::Watchdog]).is_ok() {}
+        standing.show(&report());
+        let (socket, _other) = UnixStream::pair().unwrap();
+        standing.keep(socket.as_fd());
+        standing.attend(start, true);
+        assert_eq!(standing.due(), Some(start + AGAIN));
+        assert_eq!(standing.error, None, "a manager that is busy is no trouble");
+        heard(&manager);
+        standing.attend(start + AGAIN, true);
+        let heard = heard(&manager);
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert_eq!(heard[0], "FDSTORE=1 FDPOLL=0 FDNAME=table");
+        assert!(heard[1].starts_with("READY=1 STATUS="), "{heard:?}");
+        assert_eq!(standing.due(), None);
+    }
+}

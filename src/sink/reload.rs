@@ -1,0 +1,26 @@
+//! What came of a reload, as those who asked for it are told: `{"reloaded": [...]}` or `{"rejected": [...]}`, one line.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// What a reading of the configuration came to that began after it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reloaded {
+    /// The new one is in force; what changed.
+    Reloaded(Vec<String>),
+    /// The old one stays in force; every problem of the new one.
+    Rejected(Vec<String>),
+}
+
+/// The same, and from which report on it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is told.
+    pub reloaded: Reloaded,
+    /// Of the first report that shows it.
+    pub sequence: u64,
+}
+
+/// Where the daemon says what came of it. Dropped, it says that the daemon ends.
+pub type Asker = oneshot::Sender<Outcome>;

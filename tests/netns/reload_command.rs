@@ -1,0 +1,141 @@
+//! `flowctl reload`: it ends when the reload is over, says what came of it, and of many who ask at once each is told of a
+//! file that was read after they asked.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use flowctl::sink::ask::ask_to_reload;
+use flowctl::sink::reload::Reloaded;
+use rustix::process::Signal;
+
+use crate::support::{Bench, by, namespace, pause, run_in, said};
+
+const CONFIG: &str = r#"
+tick = "100ms"
+[interfaces.wan]
+device = "wan0"
+[subnets]
+home = ["10.77.1.0/24"]
+"#;
+
+#[test]
+fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, CONFIG);
+    let reload = || {
+        let output = bench.flowctl(&["reload"]);
+        (output.status.code(), said(&output))
+    };
+    let (code, text) = reload();
+    assert_eq!(code, Some(3), "{text}");
+    let daemon = bench.start();
+    bench.configure(&format!(
+        "{CONFIG}iot = [\"10.77.2.0/24\"]\n[thresholds.busy]\ncounter = \"wan_out\"\nraise = \"1Mbit/s\"\n"
+    ));
+    let (code, text) = reload();
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        text.lines().collect::<Vec<_>>()[..3],
+        [
+            "reloaded",
+            "counters added: iot_from, iot_to",
+            "thresholds added: busy"
+        ]
+    );
+    assert_eq!(daemon.status().counters.len(), 6, "at once");
+    bench.configure("tick = 1\n[tabel]\n[interfaces.wan]\ndevice = 7\n");
+    let socket = bench.socket();
+    let output = bench.flowctl(&["reload", "--socket", socket.to_str().unwrap()]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    for wrong in [
+        "1:8: tick",
+        "tabel: unknown key",
+        "interfaces.wan.device",
+        "3 problems",
+    ] {
+        assert!(text.contains(wrong), "{wrong}: {text}");
+    }
+    assert_eq!(
+        daemon.status().counters.len(),
+        6,
+        "the one before is in force"
+    );
+    bench.configure(CONFIG);
+    let (code, text) = reload();
+    assert_eq!(code, Some(0));
+    assert!(
+        text.contains("counters removed: iot_from, iot_to"),
+        "{text}"
+    );
+    assert!(text.contains("thresholds removed: busy"), "{text}");
+    assert!(
+        reload()
+            .1
+            .contains("no counter and no threshold came or went")
+    );
+    daemon.stop();
+}
+
+#[test]
+fn who_may_ask_for_the_status_only_is_told_who_may_reload() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, CONFIG);
+    let daemon = bench.start();
+    fs::set_permissions(bench.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = ["setpriv", "--reuid=65534", "--regid=0", "--clear-groups"];
+    let socket = bench.socket();
+    let ask = |what: &str| {
+        let command = bench.command(&[what, "--socket", socket.to_str().unwrap()]);
+        run_in(&namespace, by(&nobody, &command))
+    };
+    assert!(ask("status").status.success());
+    let output = ask("reload");
+    assert_eq!(output.status.code(), Some(77), "{}", said(&output));
+    let text = said(&output);
+    assert!(
+        text.contains("reload is for root and user 0; you are user 65534"),
+        "{text}"
+    );
+    assert!(bench.lines().iter().all(|line| line["event"] != "config"));
+    daemon.stop();
+}
+
+#[test]
+fn each_of_many_is_told_of_a_file_read_after_they_asked_and_no_tick_waits_for_them() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, CONFIG);
+    let daemon = bench.start();
+    let mut deaf = Vec::new();
+    for round in 0..30 {
+        // A reading goes on already, of the file before.
+        daemon.signal(Signal::HUP);
+        let good = round % 2 == 0;
+        bench.configure(if good { CONFIG } else { "[broken\n" });
+        let asking: Vec<_> = (0..6)
+            .map(|_| {
+                let socket = bench.socket();
+                std::thread::spawn(move || ask_to_reload(&socket).unwrap())
+            })
+            .collect();
+        if deaf.len() < 20 {
+            let mut stream = UnixStream::connect(bench.socket()).unwrap();
+            stream.write_all(b"{\"request\":\"reload\"}\n").unwrap();
+            deaf.push(stream);
+        }
+        for asked in asking {
+            let told = asked.join().unwrap();
+            assert_eq!(
+                matches!(told, Reloaded::Reloaded(_)),
+                good,
+                "round {round}: {told:?}"
+            );
+        }
+    }
+    pause(Duration::from_millis(300));
+    assert_eq!(daemon.settle().tick.missed, 0);
+    daemon.stop();
+}
