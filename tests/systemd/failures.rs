@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use flowctl::lab::clock;
+
 use crate::machine::pause;
 use crate::router::{CONFIG, Place, Router, said, scenes};
 
@@ -13,8 +15,10 @@ scenes!(
 impl Router {
     /// Starts it, which fails with that exit code and stays so; returns what `systemctl status` says of it.
     fn fail(&self, code: &str) -> String {
+        let began = clock::uptime();
         let started = self.try_systemctl(&["start", "flowctl"]);
         assert!(!started.status.success());
+        assert!(clock::uptime().since(began) < Duration::from_secs(5));
         // Longer than a restart would take.
         pause(Duration::from_secs(2));
         assert_eq!(self.shown("ActiveState"), "failed");

@@ -13,6 +13,7 @@ scenes!(
     restarts_while_others_flush_the_ruleset_miss_nothing,
     kills_while_others_flush_the_ruleset_miss_nothing,
     a_service_that_hangs_is_killed_and_started_again_and_misses_nothing,
+    what_passes_while_the_service_is_stopped_is_counted,
 );
 
 const STOP: &str = "/run/stop-flushing";
@@ -121,6 +122,27 @@ fn a_service_that_hangs_is_killed_and_started_again_and_misses_nothing(place: Pl
     let journal = router.journal();
     assert!(journal.contains("Watchdog timeout"), "{journal}");
     assert_eq!(router.shown("NRestarts"), "1");
+    router.assert_nothing_missed(upload, &["home_from", "wan_out"]);
+    assert_eq!(router.handle(), handle);
+    router.assert_no_gap();
+}
+
+fn what_passes_while_the_service_is_stopped_is_counted(place: Place) {
+    let Some(router) = Router::start(place, CONFIG) else {
+        return;
+    };
+    let handle = router.handle();
+    let upload = router.stream(8e6);
+    router.while_totals_only_grow(|| {
+        for _ in 0..2 {
+            router.systemctl(&["stop", "flowctl"]);
+            assert_eq!(router.shown("NFileDescriptorStore"), "0");
+            pause(Duration::from_millis(300));
+            router.systemctl(&["start", "flowctl"]);
+            assert_eq!(router.shown("NFileDescriptorStore"), "1");
+            pause(Duration::from_millis(300));
+        }
+    });
     router.assert_nothing_missed(upload, &["home_from", "wan_out"]);
     assert_eq!(router.handle(), handle);
     router.assert_no_gap();

@@ -53,13 +53,23 @@ pub struct Router {
 
 impl Router {
     /// A booted router with that configuration, flowctl installed but not started; or `None` where there cannot be one.
-    pub fn boot((suite, unit): Place, config: &str) -> Option<Router> {
+    pub fn boot(place: Place, config: &str) -> Option<Router> {
+        Router::boot_with(place, config, |_| {})
+    }
+
+    /// The same with more of the operator's files.
+    pub fn boot_with(
+        (suite, unit): Place,
+        config: &str,
+        prepare: impl FnOnce(&Files),
+    ) -> Option<Router> {
         let root = root::of(suite)?;
         let files = Files::new();
         if !unit.install(&files) {
             return None;
         }
         files.write(CONFIG_FILE, config);
+        prepare(&files);
         // As it is without a firewall: a scene may flush the ruleset, and sysctls are the machine's business.
         let options = LabOptions {
             masquerade: false,

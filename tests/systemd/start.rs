@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use flowctl::kernel::nft::Protection;
+use flowctl::report::{Health, Severity};
 
-use crate::machine::pause;
+use crate::machine::{Files, pause};
 use crate::router::{CONFIG, Place, Router, said, scenes};
 
 scenes!(
     a_start_returns_when_it_counts,
+    a_machine_that_has_booted_counts_and_is_ready_for_drilldowns,
     the_sandbox_leaves_little_open,
     a_service_with_a_long_tick_is_not_taken_for_a_dead_one,
 );
@@ -36,6 +38,26 @@ fn a_start_returns_when_it_counts(place: Place) {
     router.assert_nothing_missed(upload, &["home_from", "wan_out"]);
 }
 
+fn a_machine_that_has_booted_counts_and_is_ready_for_drilldowns(place: Place) {
+    let threshold = "[thresholds.busy]\ncounter = \"home_from\"\nraise = \"1Gbit/s\"\n";
+    let enable = |files: &Files| {
+        let wanted = "etc/systemd/system/multi-user.target.wants/flowctl.service";
+        files.link(wanted, &format!("/{}", place.1.path()));
+    };
+    let Some(router) = Router::boot_with(place, &format!("{CONFIG}{threshold}"), enable) else {
+        return;
+    };
+    assert_eq!(router.shown("ActiveState"), "active");
+    assert_eq!(router.shown("NRestarts"), "0");
+    let health = router.status().health;
+    let informs = |entry: &Health| entry.severity == Severity::Info;
+    assert!(health.iter().all(informs), "{health:?}");
+    let said_at_boot = ["journalctl", "--no-pager", "--boot", "--output=cat"];
+    let said_at_boot = said(&router.machine.run(&said_at_boot));
+    assert!(said_at_boot.contains("Reached target"), "{said_at_boot}");
+    assert!(!said_at_boot.contains("ordering cycle"), "{said_at_boot}");
+}
+
 fn the_sandbox_leaves_little_open(place: Place) {
     let Some(router) = Router::start(place, CONFIG) else {
         return;
@@ -49,7 +71,9 @@ fn the_sandbox_leaves_little_open(place: Place) {
         unit,
     ]);
     assert!(output.status.success(), "{}", said(&output));
-    let verified = router.machine.run(&["systemd-analyze", "verify", "--man=no", unit]);
+    let verified = router
+        .machine
+        .run(&["systemd-analyze", "verify", "--man=no", unit]);
     assert_eq!(said(&verified), "");
     assert!(verified.status.success());
     let pid = router.shown("MainPID");

@@ -24,6 +24,14 @@ const CONFIGURATION: &str = "nftables-enabled";
 const PACKAGE: &str = "/opt/flowctl";
 
 impl Unit {
+    /// Where it is installed.
+    pub fn path(self) -> &'static str {
+        match self {
+            Unit::Plain => "usr/lib/systemd/system/flowctl.service",
+            Unit::Evaluated => "etc/systemd/system/flowctl.service",
+        }
+    }
+
     /// Puts its files where they belong; `false`, having said so, where they cannot be made.
     pub fn install(self, files: &Files) -> bool {
         match self {
@@ -45,7 +53,7 @@ impl Unit {
 
 fn install_plain(files: &Files) {
     let places = [
-        ("service", "usr/lib/systemd/system/flowctl.service"),
+        ("service", Unit::Plain.path()),
         ("sysctl.conf", "usr/lib/sysctl.d/50-flowctl.conf"),
         ("modules-load.conf", "usr/lib/modules-load.d/flowctl.conf"),
         ("sysusers.conf", "usr/lib/sysusers.d/flowctl.conf"),
@@ -58,7 +66,7 @@ fn install_plain(files: &Files) {
 
 fn install_evaluated(files: &Files, folder: &Path) {
     let places = [
-        ("flowctl.service", "etc/systemd/system/flowctl.service"),
+        ("flowctl.service", Unit::Evaluated.path()),
         ("sysctl.conf", "etc/sysctl.d/60-nixos.conf"),
         ("modules-load.conf", "etc/modules-load.d/nixos.conf"),
     ];
