@@ -218,7 +218,8 @@ pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> A
 }
 
 fn who_may(path: &Path) -> String {
-    let Ok(metadata) = fs::metadata(path) else {
+    // Its directory, where that is what shuts this user out: it has the same group, as systemd makes it.
+    let Some(metadata) = path.ancestors().find_map(|path| fs::metadata(path).ok()) else {
         return "root".to_owned();
     };
     if metadata.gid() == 0 {
