@@ -6,15 +6,20 @@ let
 
   isPlain = segment: builtins.match "[a-zA-Z_][a-zA-Z0-9_-]*" segment != null && segment != "in";
   quoted = text: ''"${text}"'';
+  # The full name of an option, from its path below services.flowctl: a list, or text where no name may have a dot.
   option =
     path:
-    lib.concatMapStringsSep "." (segment: if isPlain segment then segment else quoted segment) (
-      [
-        "services"
-        "flowctl"
-      ]
-      ++ path
-    );
+    let
+      segments = if lib.isString path then lib.splitString "." path else path;
+      written = segment: if isPlain segment then segment else quoted segment;
+    in
+    "services.flowctl.${lib.concatMapStringsSep "." written segments}";
+  entry =
+    section: name:
+    option [
+      section
+      name
+    ];
   says = path: value: "${option path} = ${quoted value}";
 
   sectionOf = name: lib.filterAttrs (_: lib.isAttrs) (settings.${name} or { });
@@ -76,19 +81,9 @@ let
     }:
     let
       better = lowered name;
-      suggestion = lib.optionalString (isName longest better) " Write for example ${
-         option [
-           section
-           better
-         ]
-       }.";
+      suggestion = lib.optionalString (isName longest better) " Write for example ${entry section better}.";
     in
-    problem "${
-      option [
-        section
-        name
-      ]
-    } has a name that ${what} cannot have: a to z first, then a to z, 0 to 9 and _, at most ${toString longest} characters.${suggestion}";
+    problem "${entry section name} has a name that ${what} cannot have: a to z first, then a to z, 0 to 9 and _, at most ${toString longest} characters.${suggestion}";
 
   # Where each counter is made, by its name: a list, of more than one place where it is made twice.
   placesByCounter =
@@ -153,13 +148,7 @@ let
     section:
     { path, value }:
     problem "${says path value} is not defined in ${option [ section ]}. ${
-      insteadOf value (lib.attrNames (settings.${section} or { }))
-        "Define ${
-          option [
-            section
-            value
-          ]
-        }."
+      insteadOf value (lib.attrNames (settings.${section} or { })) "Define ${entry section value}."
     }";
   undefinedInterfaces = map (undefinedIn "interfaces") (
     lib.filter ({ value, ... }: !(settings.interfaces or { } ? ${value})) (selected [
@@ -201,12 +190,7 @@ let
 
   selectsNothing = lib.mapAttrsToList (
     name: _:
-    problem "${
-      option [
-        "counters"
-        name
-      ]
-    } selects nothing. Set at least one of \"in\", out, from and to, or existing."
+    problem "${entry "counters" name} selects nothing. Set at least one of \"in\", out, from and to, or existing."
   ) (lib.filterAttrs (_: counter: counter == { }) counters);
 
   # Which capacities a percentage of `counter` is taken of; [ ] where it selects no link.
@@ -270,12 +254,7 @@ let
     lib.optional (lib.isString counter && !known) (
       problem "${says (at "counter") counter} is not a counter. ${
         insteadOf counter (lib.attrNames placesByCounter)
-          "Define ${
-            option [
-              "counters"
-              counter
-            ]
-          }, or use one that an interface (NAME_in, NAME_out) or a subnet (NAME_from, NAME_to) brings."
+          "Define ${entry "counters" counter}, or use one that an interface (NAME_in, NAME_out) or a subnet (NAME_from, NAME_to) brings."
       }"
     )
     ++ lib.optionals (lib.isString counter && known) (
@@ -289,18 +268,12 @@ let
         }"
       ) (lib.optionals (links == [ ] || missing != [ ]) percentages)
       ++ lib.optional (lib.attrNames existing == [ "existing" ] && threshold.drilldown or true) (
-        problem "${says (at "counter") counter} is a counter of others that says nothing of its flows. Set \"in\", out, from or to beside ${
-          option [
-            "counters"
-            counter
-            "existing"
-          ]
-        }, or ${option (at "drilldown")} = false."
+        problem "${says (at "counter") counter} is a counter of others that says nothing of its flows. Set \"in\", out, from or to beside ${entry "counters" counter}.existing, or ${option (at "drilldown")} = false."
       )
     );
 in
 {
-  inherit option says quoted;
+  inherit option says;
 
   problems =
     map misnamed (lib.filter ({ longest, name, ... }: !(isName longest name)) names)
@@ -318,18 +291,7 @@ in
   # A problem for each subnet that static rules cannot have.
   followed = lib.mapAttrsToList (
     name: _:
-    problem "${
-      option [
-        "subnets"
-        name
-        "device"
-      ]
-    } follows a device, whose prefixes change, and static rules cannot. Write the prefixes, or leave ${
-      option [
-        "table"
-        "static"
-      ]
-    } out."
+    problem "${entry "subnets" name}.device follows a device, whose prefixes change, and static rules cannot. Write the prefixes, or leave ${option "table.static"} out."
   ) (sectionOf "subnets");
 
   # A problem for each prefix of one subnet that lies in one of another.
@@ -347,9 +309,7 @@ in
         );
       told =
         inner: outer:
-        problem "${says inner.path inner.value} overlaps ${says outer.path outer.value}: what is in both counts in both. Change one of the two, or set ${
-          option [ "allowOverlappingSubnets" ]
-        } = true if that is meant.";
+        problem "${says inner.path inner.value} overlaps ${says outer.path outer.value}: what is in both counts in both. Change one of the two, or set ${option "allowOverlappingSubnets"} = true if that is meant.";
     in
     lib.concatMap (inner: map (told inner) (lib.filter (inside inner) all)) all;
 

@@ -138,6 +138,12 @@ rec {
       };
     };
 
+    nothing-to-count.services.flowctl = {
+      enable = true;
+      tick = "5s";
+      interfaces = { };
+    };
+
     config-file.services.flowctl = {
       enable = true;
       configFile = ./example.toml;

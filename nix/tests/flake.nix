@@ -27,7 +27,7 @@ let
       testers.runNixOSTest = described;
       iperf3 = "/iperf3";
       nftables = "/nftables";
-      nixfmt-rfc-style = "nixfmt";
+      nixfmt = "nixfmt";
     }
     // lib.genAttrs [
       "busybox"
