@@ -22,11 +22,18 @@ let
     ];
   says = path: value: "${option path} = ${quoted value}";
 
-  sectionOf = name: lib.filterAttrs (_: lib.isAttrs) (settings.${name} or { });
+  allOf =
+    section:
+    let
+      value = settings.${section} or { };
+    in
+    if lib.isAttrs value then value else { };
+  namesOf = section: lib.attrNames (allOf section);
+  sectionOf = section: lib.filterAttrs (_: lib.isAttrs) (allOf section);
   interfaces = sectionOf "interfaces";
   counters = sectionOf "counters";
   thresholds = sectionOf "thresholds";
-  subnets = settings.subnets or { };
+  subnets = allOf "subnets";
 
   listOf = value: lib.filter lib.isString (if lib.isList value then value else [ value ]);
   problem = message: {
@@ -51,7 +58,7 @@ let
     in
     if near != null then "Did you mean ${quoted near}?" else otherwise;
 
-  # [ { path, name } ] of every name that is given, with the longest that leaves room for the names of its counters.
+  # Every name that is given, with the longest that leaves room for the names of its counters.
   names =
     let
       of =
@@ -63,7 +70,7 @@ let
             longest
             name
             ;
-        }) (lib.attrNames (settings.${section} or { }));
+        }) (namesOf section);
     in
     of "interfaces" "an interface" 60
     ++ of "subnets" "a subnet" 59
@@ -100,7 +107,7 @@ let
               name
             ] "${name}_${ending}"
           ) endings
-        ) (lib.attrNames (settings.${section} or { }));
+        ) (namesOf section);
       declared = map (
         name:
         makes [
@@ -148,10 +155,10 @@ let
     section:
     { path, value }:
     problem "${says path value} is not defined in ${option [ section ]}. ${
-      insteadOf value (lib.attrNames (settings.${section} or { })) "Define ${entry section value}."
+      insteadOf value (namesOf section) "Define ${entry section value}."
     }";
   undefinedInterfaces = map (undefinedIn "interfaces") (
-    lib.filter ({ value, ... }: !(settings.interfaces or { } ? ${value})) (selected [
+    lib.filter ({ value, ... }: !(allOf "interfaces" ? ${value})) (selected [
       "in"
       "out"
     ])
@@ -313,24 +320,16 @@ in
     in
     lib.concatMap (inner: map (told inner) (lib.filter (inside inner) all)) all;
 
-  # [ { path, existing, family, table } ] of the counters that others declare.
-  existing =
-    map
-      (
-        { path, value }:
-        let
-          words = lib.filter (word: word != "") (lib.splitString " " value);
-        in
-        {
-          inherit path value;
-          family = lib.elemAt words 0;
-          table = lib.elemAt words 1;
-          counter = lib.elemAt words 2;
-        }
-      )
-      (
-        lib.filter (
-          { value, ... }: lib.length (lib.filter (word: word != "") (lib.splitString " " value)) == 3
-        ) (selected [ "existing" ])
-      );
+  # [ { path, value, family, table } ] of the counters that others declare.
+  existing = lib.concatMap (
+    { path, value }:
+    let
+      words = builtins.match "[[:space:]]*([^[:space:]]+)[[:space:]]+([^[:space:]]+)[[:space:]].*" value;
+    in
+    lib.optional (words != null) {
+      inherit path value;
+      family = lib.elemAt words 0;
+      table = lib.elemAt words 1;
+    }
+  ) (selected [ "existing" ]);
 }
