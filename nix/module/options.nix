@@ -150,7 +150,7 @@ in
         Whether {option}`networking.nftables` installs the table, and not the daemon: for routers where only the
         configuration may change the ruleset. The rules are made when the system is built. Needs
         {option}`networking.nftables.enable`. Each reload of `nftables.service` sets the kernel's counters to 0; flowctl's
-        totals go on.
+        totals go on. Subnets cannot follow devices then.
       '';
     };
   };

@@ -138,6 +138,12 @@ rec {
       };
     };
 
+    nothing-to-count.services.flowctl = {
+      enable = true;
+      tick = "5s";
+      interfaces = { };
+    };
+
     config-file.services.flowctl = {
       enable = true;
       configFile = ./example.toml;
@@ -345,6 +351,16 @@ rec {
     keyword = withWan { counters.log.out = "wan"; };
     too-short = withWan { drilldown.interval = "10ms"; };
     unknown-key = withWan { settings.thresold = { }; };
+    # No option has such shapes, so only the program can tell.
+    shapes.services.flowctl = {
+      enable = true;
+      settings = {
+        subnets = "10.0.0.0/8";
+        counters = [ ];
+        thresholds.t = 5;
+        log.path = "";
+      };
+    };
     bad-file.services.flowctl = {
       enable = true;
       configFile = ./bad.toml;

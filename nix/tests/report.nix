@@ -54,6 +54,15 @@ let
         + all (listed "+" (lib.subtractLists plainest here))
     );
 
+  # What of the unit another setting changes, by key: nothing that would restart it.
+  changed =
+    let
+      unitOf = name: lines (test.of configs.right.${name}).unitAsBuilt;
+    in
+    map (line: lib.head (lib.splitString "=" line)) (
+      lib.subtractLists (unitOf "three-lines") (unitOf "home-router")
+    );
+
   # Options that are not keys of the file.
   aroundKeys = [
     "allowOverlappingSubnets"
@@ -92,6 +101,7 @@ in
   right =
     "Everything around the settings of three-lines:\n"
     + all plainest
+    + "\nWith other settings another line of the unit: ${toString changed}\n"
     + "\nThe settings of each, and where the rest differs from that:\n"
     + lib.concatStringsSep "\n" (lib.mapAttrsToList described configs.right);
   asserted = lib.concatStringsSep "\n" (
