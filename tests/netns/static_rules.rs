@@ -169,6 +169,7 @@ fn what_a_long_beat_missed_is_bounded_by_what_devices_moved_until_the_load() {
     pause(std::time::Duration::from_millis(300));
     let sent = burst(&lab, 2000);
     await_gaps(&bench, 1);
+    assert_eq!(gaps(&bench)[0].cause, "table inet flowctl was loaded anew");
     assert_eq!(bytes(&daemon.status()), sent);
     let bound = gaps(&bench)[0].bound_bytes.unwrap();
     assert!(bound >= lost && bound < sent / 2, "{bound} for {lost}");
@@ -480,6 +481,29 @@ fn a_table_that_flowctl_had_installed_goes_on_counting_until_rules_are_loaded() 
         gaps(&bench)[1].cause,
         "the table was gone when flowctl started"
     );
+}
+
+#[test]
+fn rules_loaded_under_a_daemon_with_a_table_of_its_own_are_left_alone_until_it_is_restarted() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, &format!("table.protect = \"off\"{COUNTERS}"));
+    let mut daemon = bench.start();
+    let mut sent = burst(&lab, 100);
+    daemon.settle();
+    load(&bench);
+    let before = ruleset(&bench);
+    let failed = await_found(&daemon, "repair_failed");
+    assert!(failed.message.contains("restart flowctl"), "{failed:?}");
+    assert_eq!(bytes(&daemon.settle()), sent);
+    sent += burst(&lab, 20);
+    daemon.stop();
+    daemon = bench.start();
+    assert_eq!(bytes(&daemon.status()), sent);
+    assert!(found(&daemon, "repair_failed").is_none());
+    assert_eq!(ruleset(&bench), before);
+    assert_eq!(gaps(&bench).len(), 1);
 }
 
 #[test]
