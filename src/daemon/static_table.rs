@@ -96,6 +96,14 @@ impl Daemon {
         }
     }
 
+    /// Whether counters were not read that the table should have.
+    pub(super) fn lacks_static_counters(&self) -> bool {
+        let name = self.config.table.name.as_str();
+        let mut missing = self.meter.missing_existing();
+        self.last_reading.missing_existing > 0
+            && missing.any(|counter| counter.is_in(TableFamily::Inet, name))
+    }
+
     /// Others changed the table that they load: the next tick reads it, and what is wrong with it is said now.
     pub(super) fn note_load(&mut self) {
         // Where it cannot be read now, the bound of a gap is a wider one; the next tick says what is wrong.
