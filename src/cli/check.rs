@@ -18,13 +18,18 @@ pub fn run(options: &Options) -> ExitCode {
 /// What a configuration without problems amounts to, its levels as rates.
 pub fn render_summary(config: &Config) -> String {
     let mut text = format!(
-        "ok: {}, {}, {}, {}; every {:?} in table inet {}\n",
+        "ok: {}, {}, {}, {}; every {:?} in table inet {}{}\n",
         counted(config.interfaces.len() as u64, "interface"),
         counted(config.subnets.len() as u64, "subnet"),
         counted(config.counters.len() as u64, "counter"),
         counted(config.thresholds.len() as u64, "threshold"),
         config.tick,
         config.table.name,
+        if config.table.is_static {
+            ", which is loaded with the system's ruleset and only read"
+        } else {
+            ""
+        },
     );
     for threshold in &config.thresholds {
         text += &summary_of(threshold);
@@ -81,6 +86,16 @@ fn scaled(number: f64, units: [&str; 4]) -> String {
 mod tests {
     use super::*;
     use crate::config::{Format, parse};
+
+    #[test]
+    fn a_summary_says_that_rules_are_static() {
+        let config = parse("table.static = true", Format::Toml).unwrap();
+        assert_eq!(
+            render_summary(&config),
+            "ok: 0 interfaces, 0 subnets, 0 counters, 0 thresholds; every 1s in table inet flowctl, which is loaded with \
+             the system's ruleset and only read\n"
+        );
+    }
 
     #[test]
     fn a_summary_shows_resolved_levels() {

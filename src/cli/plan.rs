@@ -23,11 +23,12 @@ fn explain(options: &Options) -> ExitCode {
     if let Some(saved) = state::look(&options.state_dir).filter(|_| !config.table.is_static) {
         config.keep_labels(&saved.labels);
     }
-    output::print(&format!(
-        "{}\n{}",
-        text::render(&plan::compile(&config)),
-        describe::render(&config)
-    ))
+    let ruleset = plan::compile(&config);
+    let table = match config.table.is_static {
+        true => text::render_as(&ruleset, &printed::comment(&ruleset)),
+        false => text::render(&ruleset),
+    };
+    output::print(&format!("{table}\n{}", describe::render(&config)))
 }
 
 /// A function of the configuration alone: label bits that a daemon has given are no part of it.

@@ -27,6 +27,7 @@ pub struct Foreign {
 /// What one table may have missed.
 struct GapOf {
     table: ForeignTable,
+    is_loaded: bool,
     from: Timestamp,
     to: Timestamp,
     bound_bytes: Option<u64>,
@@ -138,6 +139,7 @@ impl Foreign {
             if let Some(from) = followed.read_at.filter(|_| remade) {
                 self.gaps.push(GapOf {
                     table: followed.table.clone(),
+                    is_loaded: followed.is_loaded,
                     from,
                     to: tick.wall,
                     bound_bytes,
@@ -178,6 +180,7 @@ impl GapOf {
             bound_bytes: self.bound_bytes,
             cause: match tables {
                 Some(tables) => format!("{tables} tables were made anew"),
+                None if self.is_loaded => format!("table {} was loaded anew", self.table),
                 None => format!("table {} was made anew", self.table),
             },
         }

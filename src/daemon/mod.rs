@@ -297,7 +297,7 @@ impl Daemon {
             }
             self.presence.note(reading.tick.at, self.table.moved());
             let gaps = self.table.take_foreign_gaps();
-            if self.table.is_static() && !gaps.is_empty() {
+            if self.table.is_static() && (!gaps.is_empty() || self.lacks_static_counters()) {
                 self.interfaces.begin_again();
             }
             for gap in gaps {

@@ -18,8 +18,8 @@ use crate::units::TableFamily;
 #[derive(Debug)]
 pub struct StaticTable {
     configured: bool,
-    /// How it stood, and the ruleset's generation then.
-    judged: Option<(u32, Standing)>,
+    /// How the table of that handle stood, 0 where there was none.
+    judged: Option<(u64, Standing)>,
 }
 
 impl StaticTable {
@@ -41,26 +41,27 @@ impl StaticTable {
         self.configured
     }
 
-    /// How the table stands to the rules wanted. What it holds is compared only where the ruleset changed.
+    /// How the table stands to the rules wanted. What it holds is compared once, until others change it.
     pub fn judge(
         &mut self,
         nftables: &mut Nftables,
         wanted: &Ruleset,
     ) -> Result<StaticRules, KernelError> {
-        let generation = nftables.generation()?;
-        let known = self.judged.filter(|(at, _)| *at == generation);
+        let found = nftables.table(TableFamily::Inet, &wanted.table)?;
+        let handle = found.map_or(0, |table| table.handle);
+        let known = self.judged.filter(|(judged, _)| *judged == handle);
         let standing = match known {
             Some((_, standing)) => standing,
             None => facts::standing(nftables, wanted)?,
         };
-        self.judged = Some((generation, standing));
+        self.judged = Some((handle, standing));
         Ok(StaticRules {
             standing,
             configured: self.configured,
         })
     }
 
-    /// Other rules are wanted.
+    /// Others changed it, or other rules are wanted.
     pub fn forget(&mut self) {
         self.judged = None;
     }
@@ -93,6 +94,14 @@ impl Daemon {
             self.engine.follow(Arc::clone(&self.config));
             self.collector.reconfigure(Arc::clone(&self.config));
         }
+    }
+
+    /// Whether counters were not read that the table should have.
+    pub(super) fn lacks_static_counters(&self) -> bool {
+        let name = self.config.table.name.as_str();
+        let mut missing = self.meter.missing_existing();
+        self.last_reading.missing_existing > 0
+            && missing.any(|counter| counter.is_in(TableFamily::Inet, name))
     }
 
     /// Others changed the table that they load: the next tick reads it, and what is wrong with it is said now.

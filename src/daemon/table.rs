@@ -153,6 +153,7 @@ impl Table {
 
     /// Others changed the table that they load: where it is another one, what was missed was missed by now.
     pub fn note_load(&mut self) -> Result<(), KernelError> {
+        self.static_rules.iter_mut().for_each(StaticTable::forget);
         let name = &self.ruleset.table;
         if let Some(found) = self.nftables.table(TableFamily::Inet, name)? {
             let mut moved = Vec::new();

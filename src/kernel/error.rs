@@ -59,7 +59,7 @@ pub enum KernelError {
     },
     /// A table that the configuration loads: nothing in it is flowctl's to change.
     #[error(
-        "table inet {name} is loaded with the system's ruleset, not by flowctl, which changes nothing in it"
+        "table inet {name} was loaded with the system's ruleset and is not flowctl's to change: restart flowctl, which then reads it"
     )]
     StaticTable {
         /// The table's name.

@@ -13,6 +13,12 @@ pub fn render(config: &Config) -> String {
             sentence(config, counter)
         ));
     }
+    if config.table.is_static {
+        text.push_str(
+            "# table.static: flowctl installs none of this, it reads what is loaded. `flowctl plan --format nft` prints the\n\
+             # file to load.\n",
+        );
+    }
     if config.wants_conntrack() {
         text.push_str(
             "# A threshold asks for a drilldown: the ct rules above switch connection tracking on for this network\n\

@@ -9,9 +9,10 @@ use std::process::Command;
 use flowctl::config::{Format, parse};
 use flowctl::kernel::nftables::Nftables;
 use flowctl::lab::Namespace;
-use flowctl::plan;
+use flowctl::plan::text::TABLE_COMMENT;
+use flowctl::plan::{self, printed};
 
-use crate::listing::{BARE, on_the_wire, rulesets};
+use crate::listing::{BARE, assert_same, on_the_wire, rulesets};
 use crate::support::{Bench, namespace, run_in, said};
 
 /// One version of nft, and the root that it sees.
@@ -106,13 +107,13 @@ fn it_loads_again_and_again_and_is_what_flowctl_would_install() {
             let (namespace, directory) = (fresh(), nft.directory());
             versions.insert(nft.version(&namespace));
             let bench = Bench::new(&namespace, text);
-            let printed = bench.flowctl(&["plan", "--format", "nft"]);
-            assert!(printed.status.success(), "{}", said(&printed));
-            let printed = String::from_utf8(printed.stdout).unwrap();
-            nft.load(&namespace, &directory, &printed);
+            let output = bench.flowctl(&["plan", "--format", "nft"]);
+            assert!(output.status.success(), "{}", said(&output));
+            let text_of_file = String::from_utf8(output.stdout).unwrap();
+            nft.load(&namespace, &directory, &text_of_file);
             let listed = nft.list(&namespace);
             for _ in 0..2 {
-                nft.load(&namespace, &directory, &printed);
+                nft.load(&namespace, &directory, &text_of_file);
                 assert_eq!(nft.list(&namespace), listed);
             }
             let elsewhere = fresh();
@@ -125,7 +126,7 @@ fn it_loads_again_and_again_and_is_what_flowctl_would_install() {
 
             // As a module of the system's ruleset writes its tables.
             let file = directory.path().join("body.nft");
-            std::fs::write(&file, body(&printed)).unwrap();
+            std::fs::write(&file, body(&text_of_file)).unwrap();
             let table = "table inet flowctl";
             let include = format!("include \"{}\"", nft.seen(&file));
             let included = format!("{table}\ndelete {table}\n{table} {{\n  {include}\n}}\n");
@@ -138,6 +139,8 @@ fn it_loads_again_and_again_and_is_what_flowctl_would_install() {
             let ours = fresh();
             let installed = ours.run(|| Nftables::open()?.install(&ruleset));
             installed.unwrap().unwrap();
+            let own_comment = listed.replace(&printed::comment(&ruleset), TABLE_COMMENT);
+            assert_same(&nft.list(&ours), &own_comment);
             let maps: Vec<&str> = ruleset.maps.iter().map(|map| map.name.as_str()).collect();
             let (ours, theirs) = (wire(&ours, &maps), wire(&namespace, &maps));
             let extra: Vec<_> = ours.difference(&theirs).collect();

@@ -104,6 +104,8 @@ fn a_daemon_that_is_there_before_its_rules_counts_from_their_first_packet() {
         "it installs nothing"
     );
 
+    burst(&lab, 2000);
+    daemon.settle();
     load(&bench);
     let sent = burst(&lab, 300);
     let report = daemon.settle();
@@ -169,6 +171,7 @@ fn what_a_long_beat_missed_is_bounded_by_what_devices_moved_until_the_load() {
     pause(std::time::Duration::from_millis(300));
     let sent = burst(&lab, 2000);
     await_gaps(&bench, 1);
+    assert_eq!(gaps(&bench)[0].cause, "table inet flowctl was loaded anew");
     assert_eq!(bytes(&daemon.status()), sent);
     let bound = gaps(&bench)[0].bound_bytes.unwrap();
     assert!(bound >= lost && bound < sent / 2, "{bound} for {lost}");
@@ -382,14 +385,7 @@ fn what_happened_while_no_daemon_ran_is_counted_or_a_gap() {
     assert!(stated[0].bound_bytes.unwrap() >= lost, "{stated:?}");
     daemon.stop();
 
-    // Another boot: what was saved is of a kernel that is gone.
-    for name in ["totals.json", "totals-live.json"] {
-        let path = bench.state_dir().join(name);
-        let mut saved: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        saved["boot_id"] = "earlier".into();
-        std::fs::write(&path, saved.to_string()).unwrap();
-    }
+    boot_anew(&bench);
     load(&bench);
     sent += burst(&lab, 30);
     daemon = bench.start();
@@ -398,6 +394,35 @@ fn what_happened_while_no_daemon_ran_is_counted_or_a_gap() {
     assert_eq!(stated.len(), 2, "{stated:?}");
     assert_eq!(stated[1].cause, "the machine was started anew");
     assert_eq!(stated[1].bound_bytes, None);
+    daemon.stop();
+
+    // Another one, which begins with a listing that was saved with its values: more than devices moved since.
+    boot_anew(&bench);
+    let listing = bench.nft(&["list", "table", "inet", "flowctl"]);
+    let counted = format!(
+        "bytes {}",
+        settled(&lab.router, "flowctl")["home_from"].bytes
+    );
+    assert!(listing.contains(&counted), "{listing}");
+    let old = listing.replace(&counted, "bytes 900000000000");
+    let file = bench.path().join("saved.nft");
+    std::fs::write(&file, format!("delete table inet flowctl\n{old}")).unwrap();
+    bench.nft(&["-f", file.to_str().unwrap()]);
+    daemon = bench.start();
+    assert_eq!(bytes(&daemon.status()), sent, "put back by this boot");
+    sent += burst(&lab, 10);
+    assert_eq!(bytes(&daemon.settle()), sent);
+}
+
+/// What was saved is of a kernel that is gone.
+fn boot_anew(bench: &Bench<'_>) {
+    for name in ["totals.json", "totals-live.json"] {
+        let path = bench.state_dir().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut saved: serde_json::Value = serde_json::from_str(&text).unwrap();
+        saved["boot_id"] = "earlier".into();
+        std::fs::write(&path, saved.to_string()).unwrap();
+    }
 }
 
 #[test]
@@ -480,6 +505,29 @@ fn a_table_that_flowctl_had_installed_goes_on_counting_until_rules_are_loaded() 
         gaps(&bench)[1].cause,
         "the table was gone when flowctl started"
     );
+}
+
+#[test]
+fn rules_loaded_under_a_daemon_with_a_table_of_its_own_are_left_alone_until_it_is_restarted() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, &format!("table.protect = \"off\"{COUNTERS}"));
+    let mut daemon = bench.start();
+    let mut sent = burst(&lab, 100);
+    daemon.settle();
+    load(&bench);
+    let before = ruleset(&bench);
+    let failed = await_found(&daemon, "repair_failed");
+    assert!(failed.message.contains("restart flowctl"), "{failed:?}");
+    assert_eq!(bytes(&daemon.settle()), sent);
+    sent += burst(&lab, 20);
+    daemon.stop();
+    daemon = bench.start();
+    assert_eq!(bytes(&daemon.status()), sent);
+    assert!(found(&daemon, "repair_failed").is_none());
+    assert_eq!(ruleset(&bench), before);
+    assert_eq!(gaps(&bench).len(), 1);
 }
 
 #[test]
