@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::ownership::make_new;
 use crate::event::Record;
 
 /// Why a record is not in the log, or the log cannot be read.
@@ -171,12 +172,11 @@ impl LogFile {
 }
 
 fn open_to_append(path: &Path) -> Result<File, LogError> {
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).append(true);
+    let made = make_new(path, &options).map_err(failed("open", path))?;
+    // There already; or a link that leads to no file yet, which is as it was made to be.
+    made.map_or_else(|| options.create(true).mode(0o640).open(path), Ok)
         .map_err(failed("open", path))
 }
 

@@ -7,6 +7,7 @@ pub mod conversation;
 pub mod drill;
 pub mod log;
 pub mod log_reader;
+pub mod ownership;
 pub mod reload;
 pub mod service;
 pub mod service_text;

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::ownership::make_new;
 use crate::config::{LIVE_TOTALS_FILE, LabelsByInterface, TOTALS_FILE};
 use crate::kernel::devices::Moved;
 use crate::meter::Carried;
@@ -173,13 +173,7 @@ pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateE
     let new = directory.join(format!("{name}.new"));
     let text = serde_json::to_vec(saved)
         .map_err(|error| failed("write", &path)(io::Error::other(error)))?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o640)
-        .open(&new)
-        .map_err(failed("make", &new))?;
+    let mut file = make_anew(&new).map_err(failed("make", &new))?;
     file.write_all(&text).map_err(failed("write", &new))?;
     if durable {
         file.sync_all().map_err(failed("sync", &new))?;
@@ -192,6 +186,17 @@ pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateE
             .map_err(failed("sync", directory))?;
     }
     Ok(())
+}
+
+/// An empty file, whatever a save that was broken off left in its place.
+fn make_anew(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if let Some(file) = make_new(path, &options)? {
+        return Ok(file);
+    }
+    fs::remove_file(path)?;
+    make_new(path, &options)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
 }
 
 #[cfg(test)]

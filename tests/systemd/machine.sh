@@ -27,9 +27,12 @@ setpriv --pdeathsig KILL unshare --mount --pid --cgroup --fork --kill-child --mo
     mount --bind "$3" /run/root/usr/bin/flowctl
     # Where systemd-nspawn makes directories that it does not remove when it is killed.
     mount -t tmpfs tmpfs /tmp
-    systemd-nspawn --quiet --directory=/run/root --boot --register=no --keep-unit --machine=router \
+    # A container has a boot id of its own, which a service with a /proc of its own does not see under systemd 252: no
+    # machine has two, so this one has none of its own.
+    systemd-nspawn --quiet --directory=/run/root --register=no --keep-unit --machine=router \
         --network-namespace-path=/proc/self/ns/net --capability=CAP_NET_ADMIN \
-        --link-journal=no --resolv-conf=off --timezone=off --console=pipe &
+        --link-journal=no --resolv-conf=off --timezone=off --console=pipe \
+        /bin/sh -c "umount --all-targets /proc/sys/kernel/random/boot_id; exec /lib/systemd/systemd" &
     wait
 ' sh "$1" "$2" "$3" </dev/null &
 machine=$!

@@ -2,15 +2,17 @@
 //! runs; the totals stay.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::machine::eventually;
-use crate::router::{CONFIG, Place, Router, said, scenes};
+use crate::machine::{eventually, pause};
+use crate::router::{CONFIG, Place, Router, counter, said, scenes};
 
 scenes!(
     a_stop_leaves_the_table_counting_and_a_remove_leaves_nothing,
     a_remove_ends_the_running_service_for_good,
+    a_remove_while_systemd_starts_it_again_says_to_stop_it_first,
+    a_run_by_root_does_not_shut_the_service_out,
 );
 
 /// Asks for a drilldown, so that conntrack is wanted too.
@@ -46,6 +48,25 @@ impl Router {
     }
 }
 
+impl Router {
+    /// Counts some; returns how much.
+    fn count_some(&self) -> u64 {
+        let upload = self.stream(8e6);
+        pause(Duration::from_millis(300));
+        upload.stop();
+        upload.finish().unwrap().up.sent.bytes
+    }
+
+    /// Starts it again: with the totals it had, whoever wrote them last.
+    fn assert_goes_on_from(&self, total: u64) {
+        self.systemctl(&["start", "flowctl"]);
+        assert_eq!(self.total(), total);
+        assert!(!self.records().is_empty());
+        let more = self.count_some();
+        assert_eq!(counter(&self.settle(), "home_from").bytes, total + more);
+    }
+}
+
 fn a_stop_leaves_the_table_counting_and_a_remove_leaves_nothing(place: Place) {
     let Some(router) = Router::boot(place, &config()) else {
         return;
@@ -53,7 +74,9 @@ fn a_stop_leaves_the_table_counting_and_a_remove_leaves_nothing(place: Place) {
     let (ruleset, sysctls) = (router.ruleset_of_others(), router.sysctls());
     router.systemctl(&["start", "flowctl"]);
     assert!(router.machine.path("/run/flowctl/control.sock").exists());
+    let counted = router.count_some();
     router.systemctl(&["stop", "flowctl"]);
+    let counted = counted + router.count_some();
     assert!(
         router
             .nft(&["list", "ruleset"])
@@ -66,8 +89,7 @@ fn a_stop_leaves_the_table_counting_and_a_remove_leaves_nothing(place: Place) {
     assert_eq!(router.nft(&["list", "ruleset"]), ruleset);
     assert_eq!(router.sysctls(), sysctls);
     assert_eq!(router.shown("ActiveState"), "inactive");
-    let kept = router.machine.path("/var/lib/private/flowctl/totals.json");
-    assert!(fs::metadata(kept).unwrap().len() > 0);
+    router.assert_goes_on_from(counted);
 }
 
 fn a_remove_ends_the_running_service_for_good(place: Place) {
@@ -76,6 +98,7 @@ fn a_remove_ends_the_running_service_for_good(place: Place) {
     };
     let (ruleset, sysctls) = (router.ruleset_of_others(), router.sysctls());
     router.systemctl(&["start", "flowctl"]);
+    let counted = router.count_some();
     let removed = router.flowctl(&["remove"]);
     assert!(removed.status.success(), "{}", said(&removed));
     let told = ["stopped the daemon", "removed table inet flowctl"];
@@ -90,11 +113,68 @@ fn a_remove_ends_the_running_service_for_good(place: Place) {
         (router.shown("ActiveState") == "inactive").then_some(())
     });
     // Longer than a restart would take.
-    crate::machine::pause(std::time::Duration::from_secs(2));
+    pause(Duration::from_secs(2));
     assert_eq!(router.shown("ActiveState"), "inactive");
     assert_eq!(router.shown("Result"), "success");
     assert_eq!(router.shown("NRestarts"), "0");
     assert_eq!(router.shown("NFileDescriptorStore"), "0");
     assert_eq!(router.nft(&["list", "ruleset"]), ruleset);
     assert!(!router.machine.path("/run/flowctl").exists());
+    router.assert_goes_on_from(counted);
+}
+
+fn a_remove_while_systemd_starts_it_again_says_to_stop_it_first(place: Place) {
+    let Some(router) = Router::boot(place, &config()) else {
+        return;
+    };
+    let ruleset = router.ruleset_of_others();
+    router.amend("[Service]\nRestartSec=1h\n");
+    router.systemctl(&["start", "flowctl"]);
+    let counted = router.count_some();
+    router.settle();
+    router.systemctl(&["kill", "--signal=KILL", "flowctl"]);
+    eventually("systemd has seen the end", || {
+        (router.shown("SubState") == "auto-restart").then_some(())
+    });
+    let refused = router.flowctl(&["remove"]);
+    assert_eq!(refused.status.code(), Some(75), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("`systemctl stop flowctl`"),
+        "{}",
+        said(&refused)
+    );
+    router.systemctl(&["stop", "flowctl"]);
+    let removed = router.flowctl(&["remove"]);
+    assert!(removed.status.success(), "{}", said(&removed));
+    assert_eq!(router.nft(&["list", "ruleset"]), ruleset);
+    router.assert_goes_on_from(counted);
+}
+
+fn a_run_by_root_does_not_shut_the_service_out(place: Place) {
+    let Some(router) = Router::boot(place, CONFIG) else {
+        return;
+    };
+    // Before systemd has made the directories that are private to the service, and after.
+    let mut counted = 0;
+    for _ in 0..2 {
+        let run = [
+            "timeout",
+            "--preserve-status",
+            "2",
+            "flowctl",
+            "run",
+            "--socket=/run/f.sock",
+        ];
+        let mut run = router.machine.command(&run).spawn().unwrap();
+        eventually("it runs", || {
+            let status = router.flowctl(&["status", "--socket=/run/f.sock"]);
+            status.status.success().then_some(())
+        });
+        counted += router.count_some();
+        assert!(run.wait().unwrap().success());
+        router.systemctl(&["start", "flowctl"]);
+        assert_eq!(router.total(), counted);
+        router.systemctl(&["stop", "flowctl"]);
+    }
+    router.assert_goes_on_from(counted);
 }

@@ -200,8 +200,8 @@ impl Router {
             // Told also when `work` panics, or the other thread would look for ever.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             done.set();
-            let looks = watch.join().unwrap();
             let result = result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let looks = watch.join().unwrap();
             assert!(looks > 3, "only {looks} looks");
             result
         })
