@@ -49,14 +49,6 @@ impl Router {
 }
 
 impl Router {
-    /// Counts some; returns how much.
-    fn count_some(&self) -> u64 {
-        let upload = self.stream(8e6);
-        pause(Duration::from_millis(300));
-        upload.stop();
-        upload.finish().unwrap().up.sent.bytes
-    }
-
     /// Starts it again: with the totals it had, whoever wrote them last.
     fn assert_goes_on_from(&self, total: u64) {
         self.systemctl(&["start", "flowctl"]);

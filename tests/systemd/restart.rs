@@ -7,13 +7,14 @@ use std::time::Duration;
 use flowctl::event::Event;
 
 use crate::machine::{eventually, pause};
-use crate::router::{CONFIG, Place, Router, scenes};
+use crate::router::{CONFIG, Place, Router, counter, scenes};
 
 scenes!(
     restarts_while_others_flush_the_ruleset_miss_nothing,
     kills_while_others_flush_the_ruleset_miss_nothing,
     a_service_that_hangs_is_killed_and_started_again_and_misses_nothing,
     what_passes_while_the_service_is_stopped_is_counted,
+    a_restart_into_another_table_lets_go_of_the_one_that_was_kept,
 );
 
 const STOP: &str = "/run/stop-flushing";
@@ -146,4 +147,34 @@ fn what_passes_while_the_service_is_stopped_is_counted(place: Place) {
     router.assert_nothing_missed(upload, &["home_from", "wan_out"]);
     assert_eq!(router.handle(), handle);
     router.assert_no_gap();
+}
+
+fn a_restart_into_another_table_lets_go_of_the_one_that_was_kept(place: Place) {
+    let Some(router) = Router::start(place, CONFIG) else {
+        return;
+    };
+    let mut counted = router.count_some();
+    let changes = [
+        ("table.name = \"accounting\"", "accounting", "1"),
+        (
+            "table = { name = \"accounting\", protect = \"off\" }",
+            "accounting",
+            "0",
+        ),
+        ("", "flowctl", "1"),
+        ("table.protect = \"off\"", "flowctl", "0"),
+    ];
+    // systemd refuses the sixth start within a minute.
+    for (change, table, stored) in changes {
+        router.configure(&format!("{change}\n{CONFIG}"));
+        router.systemctl(&["restart", "flowctl"]);
+        assert_eq!(router.total(), counted, "{change}");
+        assert_eq!(router.shown("NFileDescriptorStore"), stored, "{change}");
+        let tables = router.nft(&["list", "tables"]);
+        assert_eq!(tables, format!("table inet {table}\n"), "{change}");
+        counted += router.count_some();
+        let report = router.settle();
+        assert_eq!(counter(&report, "home_from").bytes, counted, "{change}");
+    }
+    assert_eq!(router.shown("NRestarts"), "0");
 }
