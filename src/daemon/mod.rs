@@ -70,7 +70,7 @@ use presence::Presence;
 use reload::{Loaded, Loading};
 pub use removal::{Removed, remove};
 use schedule::Schedule;
-use service::Standing;
+use service::Notifier;
 use shell::Shell;
 pub use sinks::Announce;
 use sinks::Sinks;
@@ -193,7 +193,7 @@ pub struct Daemon {
     collector: Collector,
     askers: Askers,
     sinks: Sinks,
-    standing: Standing,
+    notifier: Notifier,
     seen: watch::Receiver<Option<Arc<Report>>>,
     shell: Shell,
     watcher: Watcher,
@@ -225,7 +225,7 @@ impl Daemon {
             }
             let due = self.engine.demands().due();
             let wait = due.map_or(wait, |due| wait.min(due.since(clock::uptime())));
-            let beat = self.standing.due();
+            let beat = self.notifier.due();
             let beat = beat.map(|due| due.saturating_duration_since(clock::monotonic()));
             let wait = beat.map_or(wait, |beat| wait.min(beat));
             match self.inbox.recv_timeout(wait) {
@@ -389,7 +389,7 @@ impl Daemon {
 
     /// One last reading, the verdicts of what goes on, the totals; then every thread ends.
     fn stop(mut self, reason: String, for_good: bool) -> Result<(), DaemonError> {
-        self.standing.stopping(&reason, clock::monotonic());
+        self.notifier.stopping(&reason, clock::monotonic());
         self.tick()?;
         let outcome = self.engine.stop(self.last_reading.tick, &self.meter);
         let awaited = outcome
@@ -411,7 +411,7 @@ impl Daemon {
         drop(self.loading);
         self.shell.finish();
         if for_good {
-            self.standing.forget();
+            self.notifier.forget();
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Daemon {
         let moved = self.table.moved();
         let saved = self.ledger.snapshot(table, self.last_good, moved);
         let report = Arc::new(self.report());
-        self.standing.show(&report);
+        self.notifier.show(&report);
         let reading = Publication {
             saved,
             durable,

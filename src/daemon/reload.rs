@@ -62,7 +62,7 @@ impl Daemon {
             self.conclude(Reloaded::Rejected(vec![fixed.to_owned()]));
             return;
         };
-        self.standing.reloading(clock::monotonic());
+        self.notifier.reloading(clock::monotonic());
         let sender = self.sender.clone();
         let labels_before = self.ledger.labels().clone();
         let is_static = self.table.is_static();
@@ -181,7 +181,7 @@ impl Daemon {
 
     /// Tells the service manager, and then all who asked.
     fn conclude(&mut self, reloaded: Reloaded) {
-        self.standing.reloaded();
+        self.notifier.reloaded();
         self.attend_service();
         let sequence = match reloaded {
             Reloaded::Reloaded(_) => self.sequence,

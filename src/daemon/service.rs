@@ -19,8 +19,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How long it may take to let go of the table's socket.
 const BARRIER: Duration = Duration::from_secs(5);
 
-/// The daemon's standing with the service manager.
-pub struct Standing {
+/// Tells the service manager of the daemon.
+pub struct Notifier {
     service: Service,
     beat: Option<Beat>,
     /// The table's socket, until it is handed in for keeping.
@@ -52,7 +52,7 @@ struct Beat {
     due: Instant,
 }
 
-impl Standing {
+impl Notifier {
     /// Not ready yet. `watchdog`: after how long without a beat it is taken to hang, if anyone looks.
     pub fn new(service: Service, watchdog: Option<Duration>, now: Instant) -> Self {
         let watchdog = watchdog.filter(|time| service.is_there() && !time.is_zero());
@@ -60,7 +60,7 @@ impl Standing {
             interval: time / BEATS,
             due: now,
         });
-        Standing {
+        Notifier {
             service,
             beat,
             unkept: None,
@@ -142,7 +142,7 @@ impl Standing {
         }
     }
 
-    /// A configuration is being read, until [`Standing::reloaded`].
+    /// A configuration is being read, until [`Notifier::reloaded`].
     pub fn reloading(&mut self, now: Instant) {
         // Where the clock could not be read, there would be nothing to announce it with.
         if self.ready == Ready::Told
@@ -208,10 +208,10 @@ impl Daemon {
     /// Tells the service manager what is due.
     pub(super) fn attend_service(&mut self) {
         let shown = self.seen.borrow().is_some();
-        self.standing.attend(clock::monotonic(), shown);
+        self.notifier.attend(clock::monotonic(), shown);
         let trouble = Trouble {
             code: "service_manager_deaf",
-            error: self.standing.error.clone(),
+            error: self.notifier.error.clone(),
         };
         self.note_trouble(trouble);
     }
@@ -228,13 +228,13 @@ mod tests {
     use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 
     /// A service manager's end under that name, and how the daemon stands with it.
-    fn standing(name: &str, watchdog: Option<Duration>, now: Instant) -> (UnixDatagram, Standing) {
-        let name = format!("flowctl-standing-{}-{name}", std::process::id());
+    fn notifier(name: &str, watchdog: Option<Duration>, now: Instant) -> (UnixDatagram, Notifier) {
+        let name = format!("flowctl-notifier-{}-{name}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         manager.set_nonblocking(true).unwrap();
         let service = Service::at(format!("@{name}").as_bytes()).unwrap();
-        (manager, Standing::new(service, watchdog, now))
+        (manager, Notifier::new(service, watchdog, now))
     }
 
     fn heard(manager: &UnixDatagram) -> Vec<String> {
@@ -257,56 +257,56 @@ mod tests {
     #[test]
     fn a_beat_comes_in_a_third_of_the_time_and_asks_to_be_woken_for() {
         let start = Instant::now();
-        let (manager, mut standing) = standing("beat", Some(Duration::from_secs(30)), start);
+        let (manager, mut notifier) = notifier("beat", Some(Duration::from_secs(30)), start);
         let at = |seconds| start + Duration::from_secs(seconds);
-        standing.attend(start, false);
-        assert_eq!(standing.due(), Some(at(10)));
-        standing.attend(at(9), false);
+        notifier.attend(start, false);
+        assert_eq!(notifier.due(), Some(at(10)));
+        notifier.attend(at(9), false);
         assert_eq!(heard(&manager), ["WATCHDOG=1"]);
-        standing.attend(at(10), false);
+        notifier.attend(at(10), false);
         assert_eq!(heard(&manager), ["WATCHDOG=1"]);
     }
 
     #[test]
     fn ready_and_the_end_of_a_reload_are_told_once_a_report_is_shown() {
         let start = Instant::now();
-        let (manager, mut standing) = standing("ready", None, start);
-        standing.show(&report());
-        standing.reloading(start);
-        standing.reloaded();
-        standing.attend(start, false);
+        let (manager, mut notifier) = notifier("ready", None, start);
+        notifier.show(&report());
+        notifier.reloading(start);
+        notifier.reloaded();
+        notifier.attend(start, false);
         assert_eq!(heard(&manager), [""; 0]);
-        standing.attend(start, true);
-        standing.attend(start, true);
+        notifier.attend(start, true);
+        notifier.attend(start, true);
         assert_eq!(heard(&manager).len(), 1);
-        standing.reloading(start);
-        standing.attend(start, true);
+        notifier.reloading(start);
+        notifier.attend(start, true);
         let reloading = heard(&manager);
         assert!(reloading[0].starts_with("RELOADING=1 MONOTONIC_USEC="));
         assert_eq!(reloading.len(), 1);
-        standing.reloaded();
-        standing.attend(start, true);
+        notifier.reloaded();
+        notifier.attend(start, true);
         assert_eq!(heard(&manager), ["READY=1"]);
-        assert_eq!(standing.due(), None);
+        assert_eq!(notifier.due(), None);
     }
 
     #[test]
     fn what_finds_no_room_is_told_later_and_nothing_of_it_is_lost() {
         let start = Instant::now();
-        let (manager, mut standing) = standing("room", None, start);
-        while standing.service.tell(&[NotifyState::Watchdog]).is_ok() {}
-        standing.show(&report());
+        let (manager, mut notifier) = notifier("room", None, start);
+        while notifier.service.tell(&[NotifyState::Watchdog]).is_ok() {}
+        notifier.show(&report());
         let (socket, _other) = UnixStream::pair().unwrap();
-        standing.keep(socket.as_fd());
-        standing.attend(start, true);
-        assert_eq!(standing.due(), Some(start + AGAIN));
-        assert_eq!(standing.error, None, "a manager that is busy is no trouble");
+        notifier.keep(socket.as_fd());
+        notifier.attend(start, true);
+        assert_eq!(notifier.due(), Some(start + AGAIN));
+        assert_eq!(notifier.error, None, "a manager that is busy is no trouble");
         heard(&manager);
-        standing.attend(start + AGAIN, true);
+        notifier.attend(start + AGAIN, true);
         let heard = heard(&manager);
         assert_eq!(heard.len(), 2, "{heard:?}");
         assert_eq!(heard[0], "FDSTORE=1 FDPOLL=0 FDNAME=table");
         assert!(heard[1].starts_with("READY=1 STATUS="), "{heard:?}");
-        assert_eq!(standing.due(), None);
+        assert_eq!(notifier.due(), None);
     }
 }

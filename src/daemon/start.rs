@@ -16,7 +16,7 @@ use super::memory::{Recalled, recall, recall_static};
 use super::presence::Presence;
 use super::reload::Loading;
 use super::schedule::Schedule;
-use super::service::Standing;
+use super::service::Notifier;
 use super::sinks::Sinks;
 use super::state_dir::StateDir;
 use super::static_table::StaticTable;
@@ -190,7 +190,7 @@ impl Daemon {
         )
         .map_err(thread("start the thread that writes"))?;
         let seen = options.reports.subscribe();
-        let standing = Standing::new(options.service, options.watchdog, clock::monotonic());
+        let notifier = Notifier::new(options.service, options.watchdog, clock::monotonic());
         let shell = shell
             .start(seen.clone(), sender.clone())
             .map_err(thread("start the thread that answers"))?;
@@ -215,7 +215,7 @@ impl Daemon {
             collector,
             askers: Askers::default(),
             sinks,
-            standing,
+            notifier,
             seen,
             shell,
             watcher,
@@ -240,7 +240,7 @@ impl Daemon {
     /// Has the socket that owns the table kept over a restart, unless it is kept already.
     fn have_kept(&mut self, is_kept: bool) {
         if self.table.protection() == Protection::Owned && !is_kept {
-            self.standing.keep(self.table.nftables().as_fd());
+            self.notifier.keep(self.table.nftables().as_fd());
         }
     }
 

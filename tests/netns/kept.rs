@@ -313,6 +313,33 @@ fn protected_no_more_or_under_another_name_the_table_is_let_go_of() {
 }
 
 #[test]
+fn where_the_rules_are_static_now_it_is_let_go_of_and_the_table_is_read() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, CONFIG);
+    let manager = Manager::new();
+    manager.start(&bench, &[]).kill();
+    let socket = manager.await_kept();
+    bench.configure(&format!("{CONFIG}[table]\nstatic = true\n"));
+    let daemon = manager.start_with(&bench, "table", socket);
+    let notes = notes(&bench);
+    assert!(
+        notes.contains("does not want the table protected"),
+        "{notes}"
+    );
+    assert_eq!(daemon.status().table.protection, Protection::Static);
+    assert_eq!(owner(&namespace), None);
+    assert!(manager.kept().is_none());
+    assert_eq!(manager.values("FDSTORE="), ["1"], "and none is kept anew");
+    let report = daemon.status();
+    let codes: Vec<&str> = (report.health.iter())
+        .map(|entry| entry.code.as_str())
+        .collect();
+    assert!(codes.contains(&"static_rules_differ"), "{codes:?}");
+    bench.nft(&["delete", "table", "inet", "flowctl"]);
+    daemon.stop();
+}
+
+#[test]
 fn a_socket_whose_table_is_gone_is_let_go_of() {
     let Some(namespace) = namespace() else { return };
     let bench = Bench::new(&namespace, CONFIG);
