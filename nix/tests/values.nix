@@ -1,6 +1,5 @@
-# Values that the types of the module and the program must judge alike: whatever the program takes, the type takes. Where
-# only the program knows a bound, the text is listed under `bounds`; what could be read in two ways, and only the type refuses,
-# under `doubtful`. Each comes as the settings that have it.
+# Values that the types of the module and the program must judge alike. Where only the program knows a bound, the text is
+# listed under `bounds`. Each comes as the settings that have it.
 {
   lib,
   file ? ../module/types.nix,
@@ -183,6 +182,8 @@ let
         "0.0.0.0/0"
         "255.255.255.255/32"
         "10.0.0.0/33"
+        "010.0.0.0/8"
+        "10.0.0.0/08"
         "10.0.0/8"
         "10.0.0.0.0/8"
         "256.0.0.0"
@@ -232,6 +233,7 @@ let
         "02:00:5e:10:00:01"
         "2-0-5E-10-0-1"
         "02:00:5e:10:00"
+        "002:00:5e:10:00:01"
         "02:00:5e:10:00:01:02"
         "02:00:5e:10:00:0g"
         "192.168.1.0/24"
@@ -301,13 +303,6 @@ let
       bounds = [ "inet" ];
     };
   };
-  doubtful = {
-    prefix = [
-      "010.0.0.0/8"
-      "10.0.0.0/08"
-    ];
-    station = [ "002:00:5e:10:00:01" ];
-  };
   each =
     kind:
     {
@@ -320,14 +315,9 @@ let
       let
         settings = builtins.toFile "value.json" (builtins.toJSON (in_ text));
         taken =
-          if types.${kind}.check text then
-            if lib.elem text bounds then "bound" else "taken"
-          else if lib.elem text (doubtful.${kind} or [ ]) then
-            "doubtful"
-          else
-            "refused";
+          if types.${kind}.check text then if lib.elem text bounds then "bound" else "taken" else "refused";
       in
       "${settings} ${taken} ${kind} ${builtins.toJSON text}\n"
-    ) (texts ++ bounds ++ doubtful.${kind} or [ ]);
+    ) (texts ++ bounds);
 in
 lib.concatStrings (lib.concatLists (lib.mapAttrsToList each kinds))

@@ -1,8 +1,8 @@
 //! The words that nft's scanner keeps for itself where a table's or a counter's name stands: a ruleset with such
-//! a name is listed but does not load again.
+//! a name is listed but does not load again, or `nft list table` does not take it.
 
-/// Those of nft 1.0.6, found by trying, and those that came up to 1.1.5 (destroy, devices, geneve, gre, gretap,
-/// last, tunnel, vni, vxlan). Words with a dash are left out: no name has one. Sorted.
+/// Those of nft 1.0.6 and 1.1.7, found by trying every word of its library. Words with a dash are left out: no name has
+/// one. Sorted.
 const KEYWORDS: &[&str] = &[
     "accept",
     "add",
@@ -14,11 +14,14 @@ const KEYWORDS: &[&str] = &[
     "bytes",
     "cgroup",
     "chain",
+    "chains",
     "comment",
     "comp",
     "constant",
     "continue",
     "counter",
+    "counters",
+    "counts",
     "cpu",
     "create",
     "ct",
@@ -49,6 +52,7 @@ const KEYWORDS: &[&str] = &[
     "flags",
     "flow",
     "flowtable",
+    "flowtables",
     "flush",
     "frag",
     "fwd",
@@ -62,6 +66,7 @@ const KEYWORDS: &[&str] = &[
     "handle",
     "hbh",
     "hook",
+    "hooks",
     "hour",
     "ibriport",
     "ibrname",
@@ -86,15 +91,18 @@ const KEYWORDS: &[&str] = &[
     "last",
     "le",
     "limit",
+    "limits",
     "list",
     "log",
     "lshift",
     "lt",
     "map",
+    "maps",
     "mark",
     "masquerade",
     "meta",
     "meter",
+    "meters",
     "mh",
     "missing",
     "monitor",
@@ -121,6 +129,7 @@ const KEYWORDS: &[&str] = &[
     "priority",
     "queue",
     "quota",
+    "quotas",
     "random",
     "redefine",
     "redirect",
@@ -135,10 +144,13 @@ const KEYWORDS: &[&str] = &[
     "rt2",
     "rtclassid",
     "rule",
+    "rules",
     "ruleset",
     "sctp",
     "secmark",
+    "secmarks",
     "set",
+    "sets",
     "size",
     "skgid",
     "skuid",
@@ -147,6 +159,7 @@ const KEYWORDS: &[&str] = &[
     "srh",
     "symhash",
     "synproxy",
+    "synproxys",
     "table",
     "tcp",
     "th",
@@ -154,6 +167,7 @@ const KEYWORDS: &[&str] = &[
     "timeout",
     "tproxy",
     "tunnel",
+    "tunnels",
     "type",
     "typeof",
     "udp",
@@ -181,6 +195,7 @@ mod tests {
     fn the_list_is_sorted_so_that_every_word_is_found() {
         assert!(KEYWORDS.is_sorted());
         assert!(is_keyword("ip") && is_keyword("accept") && is_keyword("xt"));
+        assert!(is_keyword("counters") && is_keyword("tunnels"));
         assert!(!is_keyword("ip_in") && !is_keyword("flowctl"));
     }
 }

@@ -15,13 +15,9 @@ pub(super) fn looks_like_prefix(text: &str) -> bool {
 
 /// A prefix without host bits.
 pub(super) fn prefix(text: &str) -> Result<IpNet, Wrong> {
-    let prefix = match (text.parse::<IpNet>(), text.parse::<IpAddr>()) {
-        (Ok(prefix), _) => prefix,
-        (_, Ok(address)) => IpNet::from(address),
-        _ => {
-            let remedy = "write a prefix such as \"192.168.1.0/24\" or \"fd00:1::/64\"";
-            return Err(Wrong::new("is not a prefix", remedy));
-        }
+    let Some(prefix) = parsed(text) else {
+        let remedy = "write a prefix such as \"192.168.1.0/24\" or \"fd00:1::/64\"";
+        return Err(Wrong::new("is not a prefix", remedy));
     };
     let network = prefix.trunc();
     if let IpNet::V6(six) = network
@@ -43,6 +39,16 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, Wrong> {
         ));
     }
     Ok(prefix)
+}
+
+/// Without leading zeros: to some programs they make a number octal.
+fn parsed(text: &str) -> Option<IpNet> {
+    let Some((address, length)) = text.split_once('/') else {
+        return text.parse().ok().map(|address: IpAddr| address.into());
+    };
+    let is_plain = length == "0" || length.starts_with(|digit: char| matches!(digit, '1'..='9'));
+    let length = is_plain.then(|| length.parse().ok()).flatten()?;
+    IpNet::new(address.parse().ok()?, length).ok()
 }
 
 /// The same set of addresses without any prefix that lies inside another, in the same order.
@@ -106,6 +112,10 @@ mod tests {
             "",
             "/24",
             "1.2.3.4/",
+            "1.2.3.4/+8",
+            "010.0.0.0/8",
+            "10.0.0.0/08",
+            "10.0.0.0/8/8",
         ] {
             assert!(prefix(text).is_err(), "{text}");
         }

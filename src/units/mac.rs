@@ -22,7 +22,7 @@ impl Mac {
         let mut bytes = [0; 6];
         for byte in &mut bytes {
             let part = parts.next()?;
-            let is_number = part.chars().all(|c| c.is_ascii_hexdigit());
+            let is_number = part.len() <= 2 && part.chars().all(|c| c.is_ascii_hexdigit());
             *byte = u8::from_str_radix(part, 16).ok().filter(|_| is_number)?;
         }
         parts.next().is_none().then_some(())?;
@@ -69,6 +69,7 @@ mod tests {
             "02:00:00:00:00:",
             "02:00:00:00:00:+1",
             "02:00:00:00:00:100",
+            "002:00:00:00:00:01",
             "02:00:00-00:00:01",
             "06-02:00:00:00:00:01",
             "1::2:3:4:5",
