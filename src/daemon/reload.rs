@@ -170,10 +170,12 @@ impl Daemon {
     fn conclude(&mut self, reloaded: Reloaded) {
         self.standing.reloaded();
         self.attend_service();
-        let outcome = Outcome {
-            reloaded,
-            sequence: self.sequence,
+        let sequence = match reloaded {
+            Reloaded::Reloaded(_) => self.sequence,
+            // No report shows anything of it.
+            Reloaded::Rejected(_) => 0,
         };
+        let outcome = Outcome { reloaded, sequence };
         for asker in self.loading.askers.drain(..) {
             // Who went away meanwhile need not be told.
             let _ = asker.send(outcome.clone());

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use flowctl::config::LIVE_TOTALS_FILE;
 use flowctl::lab::LabOptions;
 use flowctl::report::StateWord;
 use rustix::process::Signal;
@@ -64,6 +65,31 @@ fn it_is_ready_when_a_report_can_be_seen_and_says_each_change_once() {
         [""; 0],
         "nobody asked for beats"
     );
+}
+
+#[test]
+fn it_is_not_ready_while_the_disk_keeps_the_first_report_from_being_shown() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, &CONFIG.replace("100ms", "1h"));
+    let manager = Manager::new();
+    std::fs::create_dir(bench.state_dir()).unwrap();
+    // Whoever writes to it waits until somebody reads.
+    let disk = bench.state_dir().join(format!("{LIVE_TOTALS_FILE}.new"));
+    let made = std::process::Command::new("mkfifo").arg(&disk).status();
+    assert!(made.unwrap().success());
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| {
+            manager.await_lines(&["FDSTORE=1"]);
+            pause(Duration::from_millis(500));
+            let early = manager.values("READY=");
+            std::fs::read(&disk).unwrap();
+            early
+        });
+        let daemon = manager.start(&bench, &[]);
+        assert_eq!(slow.join().unwrap(), [""; 0]);
+        manager.await_lines(&["READY=1"]);
+        daemon.stop();
+    });
 }
 
 #[test]
