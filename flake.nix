@@ -38,6 +38,6 @@
         }
       );
       devShells = forEachSystem (_system: pkgs: { default = import ./nix/shell.nix { inherit pkgs; }; });
-      formatter = forEachSystem (_system: pkgs: pkgs.nixfmt-rfc-style);
+      formatter = forEachSystem (_system: pkgs: pkgs.nixfmt);
     };
 }

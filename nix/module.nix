@@ -16,7 +16,6 @@ let
     ;
   cfg = config.services.flowctl;
   toml = pkgs.formats.toml { };
-  nftables = config.networking.nftables;
 
   mirrored = import ./module/options.nix { inherit lib; };
 
@@ -38,32 +37,33 @@ let
     )
   );
 
-  checks = import ./module/checks.nix {
-    inherit lib;
-    inherit (cfg) settings;
-  };
-  inherit (checks) option says;
+  messages = import ./module/messages.nix { inherit config lib; };
 
   hasFile = cfg.configFile != null || cfg.settings != { };
   socket = cfg.settings.control.socket or null;
-  log = cfg.settings.log.path or "";
   tableName = cfg.settings.table.name or "flowctl";
   isStatic = cfg.settings.table.static or false;
-  isProtected = cfg.settings.table.protect or "auto" != "off";
-  kernel = config.boot.kernelPackages.kernel.version;
-  keepsOwnedTables = lib.versionAtLeast kernel "6.9";
 
   written =
     if cfg.configFile != null then cfg.configFile else toml.generate "flowctl.toml" cfg.settings;
   # A path outside of the store is not there yet when the system is built.
   isBuilt = cfg.configFile == null || lib.hasPrefix builtins.storeDir "${cfg.configFile}";
+  # Keys become options; a file of the user's own has lines that lead to the mistake.
+  told =
+    if cfg.configFile != null then
+      ''
+        echo "services.flowctl.configFile: the file has mistakes."
+        cat report
+      ''
+    else
+      ''
+        echo "services.flowctl: the configuration has mistakes. Each line names an option, and what it should be."
+        sed 's|^[^ ]*/[^ :]*-flowctl\.toml:[0-9]*:[0-9]*: |services.flowctl.|' report
+      '';
   checked = pkgs.runCommand "flowctl.toml" { nativeBuildInputs = [ cfg.package ]; } ''
     if ! flowctl check --config ${written} > report 2>&1; then
       {
-        echo "services.flowctl: the configuration has mistakes."
-        echo "Each line names a key; the option is services.flowctl. and that key, such as"
-        echo "services.flowctl.thresholds.NAME.raise for thresholds.NAME.raise."
-        sed 's|^[^ ]*/[^ :]*flowctl\.toml:[0-9]*:[0-9]*: |services.flowctl.|' report
+        ${told}
       } >&2
       exit 1
     fi
@@ -130,110 +130,7 @@ in
   config = mkIf cfg.enable {
     services.flowctl.settings = given;
 
-    assertions =
-      checks.problems
-      ++ lib.optionals (!cfg.allowOverlappingSubnets) checks.overlaps
-      ++ [
-        {
-          assertion = cfg.configFile == null || cfg.settings == { };
-          message = "${option [ "configFile" ]} replaces all other settings, but these are set too: ${
-            lib.concatMapStringsSep ", " (name: option [ name ]) (lib.attrNames cfg.settings)
-          }. Move them into the file, or leave ${option [ "configFile" ]} out.";
-        }
-        {
-          assertion = !isStatic || nftables.enable;
-          message = "${
-            option [
-              "table"
-              "static"
-            ]
-          } = true puts the table into networking.nftables, which is not enabled. Set networking.nftables.enable = true, or leave it out: flowctl then installs the table itself.";
-        }
-        {
-          assertion =
-            !isStatic
-            || lib.any (section: cfg.settings ? ${section}) [
-              "interfaces"
-              "subnets"
-              "counters"
-            ];
-          message = "${
-            option [
-              "table"
-              "static"
-            ]
-          } = true needs something to count. Define ${option [ "interfaces" ]} or ${option [ "subnets" ]}.";
-        }
-        {
-          assertion = socket == null || lib.hasPrefix "/run/flowctl/" socket;
-          message = "${
-            says [
-              "control"
-              "socket"
-            ] (toString socket)
-          } is outside of /run/flowctl, the only directory of /run that the unit may write to. Write for example \"/run/flowctl/control.sock\".";
-        }
-        {
-          assertion = !(lib.hasPrefix "/" log) || lib.hasPrefix "/var/lib/flowctl/" log;
-          message = "${
-            says [
-              "log"
-              "path"
-            ] log
-          } is outside of /var/lib/flowctl, the only directory that the unit may keep files in. Write a path relative to it, such as \"drilldowns.jsonl\".";
-        }
-      ];
-
-    warnings =
-      lib.optional
-        (nftables.enable && nftables.flushRuleset && !isStatic && !(isProtected && keepsOwnedTables))
-        (
-          "networking.nftables.flushRuleset is on, and the table of flowctl is not protected: "
-          + (
-            if isProtected then
-              "the kernel (${kernel}) keeps no owned tables, which Linux 6.9 and newer do. "
-            else
-              "${
-                says [
-                  "table"
-                  "protect"
-                ] "off"
-              }. "
-          )
-          + "Each start, stop and reload of nftables.service removes it. flowctl repairs it and its totals go on, but what passes until then is not counted. Set networking.nftables.flushRuleset = false."
-        )
-      ++
-        map
-          (
-            {
-              path,
-              value,
-              table,
-              ...
-            }:
-            "${says path value} is declared in networking.nftables.tables.${table}, which NixOS deletes and makes anew at each reload of nftables.service. The total of flowctl goes on; what was counted between its last reading and the reload may be missing, and a gap record says so."
-          )
-          (
-            lib.optionals nftables.enable (
-              lib.filter (
-                { family, table, ... }:
-                nftables.tables ? ${table} && nftables.tables.${table}.family == family
-              ) checks.existing
-            )
-          )
-      ++
-        lib.optional (isStatic && cfg.settings.table ? protect)
-          "${
-            says [
-              "table"
-              "protect"
-            ] cfg.settings.table.protect
-          } has no effect: with ${
-            option [
-              "table"
-              "static"
-            ]
-          } = true networking.nftables installs the table, and nobody owns it.";
+    inherit (messages) assertions warnings;
 
     environment.systemPackages = [ cfg.package ];
     environment.etc = mkIf hasFile { "flowctl/flowctl.toml".source = file; };
@@ -272,9 +169,9 @@ in
       after = [
         "systemd-modules-load.service"
         "systemd-sysctl.service"
+        "nftables.service"
       ]
-      ++ lib.optional (!hasFile) "network-online.target"
-      ++ lib.optional nftables.enable "nftables.service";
+      ++ lib.optional (!hasFile) "network-online.target";
       reloadTriggers = mkIf hasFile [ config.environment.etc."flowctl/flowctl.toml".source ];
       # Only a restart keeps what is in the descriptor store; a stop and a start would not.
       stopIfChanged = false;

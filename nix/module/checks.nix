@@ -6,22 +6,34 @@ let
 
   isPlain = segment: builtins.match "[a-zA-Z_][a-zA-Z0-9_-]*" segment != null && segment != "in";
   quoted = text: ''"${text}"'';
+  # The full name of an option, from its path below services.flowctl: a list, or text where no name may have a dot.
   option =
     path:
-    lib.concatMapStringsSep "." (segment: if isPlain segment then segment else quoted segment) (
-      [
-        "services"
-        "flowctl"
-      ]
-      ++ path
-    );
+    let
+      segments = if lib.isString path then lib.splitString "." path else path;
+      written = segment: if isPlain segment then segment else quoted segment;
+    in
+    "services.flowctl.${lib.concatMapStringsSep "." written segments}";
+  entry =
+    section: name:
+    option [
+      section
+      name
+    ];
   says = path: value: "${option path} = ${quoted value}";
 
-  sectionOf = name: lib.filterAttrs (_: lib.isAttrs) (settings.${name} or { });
+  allOf =
+    section:
+    let
+      value = settings.${section} or { };
+    in
+    if lib.isAttrs value then value else { };
+  namesOf = section: lib.attrNames (allOf section);
+  sectionOf = section: lib.filterAttrs (_: lib.isAttrs) (allOf section);
   interfaces = sectionOf "interfaces";
   counters = sectionOf "counters";
   thresholds = sectionOf "thresholds";
-  subnets = settings.subnets or { };
+  subnets = allOf "subnets";
 
   listOf = value: lib.filter lib.isString (if lib.isList value then value else [ value ]);
   problem = message: {
@@ -46,7 +58,7 @@ let
     in
     if near != null then "Did you mean ${quoted near}?" else otherwise;
 
-  # [ { path, name } ] of every name that is given, with the longest that leaves room for the names of its counters.
+  # Every name that is given, with the longest that leaves room for the names of its counters.
   names =
     let
       of =
@@ -58,7 +70,7 @@ let
             longest
             name
             ;
-        }) (lib.attrNames (settings.${section} or { }));
+        }) (namesOf section);
     in
     of "interfaces" "an interface" 60
     ++ of "subnets" "a subnet" 59
@@ -76,19 +88,9 @@ let
     }:
     let
       better = lowered name;
-      suggestion = lib.optionalString (isName longest better) " Write for example ${
-         option [
-           section
-           better
-         ]
-       }.";
+      suggestion = lib.optionalString (isName longest better) " Write for example ${entry section better}.";
     in
-    problem "${
-      option [
-        section
-        name
-      ]
-    } has a name that ${what} cannot have: a to z first, then a to z, 0 to 9 and _, at most ${toString longest} characters.${suggestion}";
+    problem "${entry section name} has a name that ${what} cannot have: a to z first, then a to z, 0 to 9 and _, at most ${toString longest} characters.${suggestion}";
 
   # Where each counter is made, by its name: a list, of more than one place where it is made twice.
   placesByCounter =
@@ -105,7 +107,7 @@ let
               name
             ] "${name}_${ending}"
           ) endings
-        ) (lib.attrNames (settings.${section} or { }));
+        ) (namesOf section);
       declared = map (
         name:
         makes [
@@ -153,16 +155,10 @@ let
     section:
     { path, value }:
     problem "${says path value} is not defined in ${option [ section ]}. ${
-      insteadOf value (lib.attrNames (settings.${section} or { }))
-        "Define ${
-          option [
-            section
-            value
-          ]
-        }."
+      insteadOf value (namesOf section) "Define ${entry section value}."
     }";
   undefinedInterfaces = map (undefinedIn "interfaces") (
-    lib.filter ({ value, ... }: !(settings.interfaces or { } ? ${value})) (selected [
+    lib.filter ({ value, ... }: !(allOf "interfaces" ? ${value})) (selected [
       "in"
       "out"
     ])
@@ -201,12 +197,7 @@ let
 
   selectsNothing = lib.mapAttrsToList (
     name: _:
-    problem "${
-      option [
-        "counters"
-        name
-      ]
-    } selects nothing. Set at least one of \"in\", out, from and to, or existing."
+    problem "${entry "counters" name} selects nothing. Set at least one of \"in\", out, from and to, or existing."
   ) (lib.filterAttrs (_: counter: counter == { }) counters);
 
   # Which capacities a percentage of `counter` is taken of; [ ] where it selects no link.
@@ -270,12 +261,7 @@ let
     lib.optional (lib.isString counter && !known) (
       problem "${says (at "counter") counter} is not a counter. ${
         insteadOf counter (lib.attrNames placesByCounter)
-          "Define ${
-            option [
-              "counters"
-              counter
-            ]
-          }, or use one that an interface (NAME_in, NAME_out) or a subnet (NAME_from, NAME_to) brings."
+          "Define ${entry "counters" counter}, or use one that an interface (NAME_in, NAME_out) or a subnet (NAME_from, NAME_to) brings."
       }"
     )
     ++ lib.optionals (lib.isString counter && known) (
@@ -289,18 +275,12 @@ let
         }"
       ) (lib.optionals (links == [ ] || missing != [ ]) percentages)
       ++ lib.optional (lib.attrNames existing == [ "existing" ] && threshold.drilldown or true) (
-        problem "${says (at "counter") counter} is a counter of others that says nothing of its flows. Set \"in\", out, from or to beside ${
-          option [
-            "counters"
-            counter
-            "existing"
-          ]
-        }, or ${option (at "drilldown")} = false."
+        problem "${says (at "counter") counter} is a counter of others that says nothing of its flows. Set \"in\", out, from or to beside ${entry "counters" counter}.existing, or ${option (at "drilldown")} = false."
       )
     );
 in
 {
-  inherit option says quoted;
+  inherit option says;
 
   problems =
     map misnamed (lib.filter ({ longest, name, ... }: !(isName longest name)) names)
@@ -314,6 +294,12 @@ in
     )
     ++ selectsNothing
     ++ lib.concatLists (lib.mapAttrsToList thresholdProblems thresholds);
+
+  # A problem for each subnet that static rules cannot have.
+  followed = lib.mapAttrsToList (
+    name: _:
+    problem "${entry "subnets" name}.device follows a device, whose prefixes change, and static rules cannot. Write the prefixes, or leave ${option "table.static"} out."
+  ) (sectionOf "subnets");
 
   # A problem for each prefix of one subnet that lies in one of another.
   overlaps =
@@ -330,30 +316,20 @@ in
         );
       told =
         inner: outer:
-        problem "${says inner.path inner.value} overlaps ${says outer.path outer.value}: what is in both counts in both. Change one of the two, or set ${
-          option [ "allowOverlappingSubnets" ]
-        } = true if that is meant.";
+        problem "${says inner.path inner.value} overlaps ${says outer.path outer.value}: what is in both counts in both. Change one of the two, or set ${option "allowOverlappingSubnets"} = true if that is meant.";
     in
     lib.concatMap (inner: map (told inner) (lib.filter (inside inner) all)) all;
 
-  # [ { path, existing, family, table } ] of the counters that others declare.
-  existing =
-    map
-      (
-        { path, value }:
-        let
-          words = lib.filter (word: word != "") (lib.splitString " " value);
-        in
-        {
-          inherit path value;
-          family = lib.elemAt words 0;
-          table = lib.elemAt words 1;
-          counter = lib.elemAt words 2;
-        }
-      )
-      (
-        lib.filter (
-          { value, ... }: lib.length (lib.filter (word: word != "") (lib.splitString " " value)) == 3
-        ) (selected [ "existing" ])
-      );
+  # [ { path, value, family, table } ] of the counters that others declare.
+  existing = lib.concatMap (
+    { path, value }:
+    let
+      words = builtins.match "[[:space:]]*([^[:space:]]+)[[:space:]]+([^[:space:]]+)[[:space:]].*" value;
+    in
+    lib.optional (words != null) {
+      inherit path value;
+      family = lib.elemAt words 0;
+      table = lib.elemAt words 1;
+    }
+  ) (selected [ "existing" ]);
 }

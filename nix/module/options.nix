@@ -25,6 +25,9 @@ let
 
   section = options: types.submodule { inherit options; };
 
+  # A value, or a section whose options are documented like any other.
+  orSection = type: other: types.either type other // { inherit (other) getSubOptions; };
+
   device = mkOption {
     type = values.oneOrMore values.device;
     description = ''
@@ -48,17 +51,15 @@ let
 
   interface = section {
     inherit device;
-    capacity = key (types.either values.bitRate capacities) ''
+    capacity = key (orSection values.bitRate capacities) ''
       What the link can carry: a bit rate for both directions, or one each as `"in"` and `out`. A threshold in percent
       is taken of it. Default: not known.
     '' (literalExpression ''{ "in" = "500Mbit/s"; out = "50Mbit/s"; }'');
   };
 
-  subnet = types.oneOf [
-    values.prefix
-    (types.nonEmptyListOf values.prefix)
-    (section { inherit device; })
-  ];
+  subnet = orSection (values.oneOrMore values.prefix) (section {
+    inherit device;
+  });
 
   interfacesOf =
     what:
@@ -149,7 +150,7 @@ in
         Whether {option}`networking.nftables` installs the table, and not the daemon: for routers where only the
         configuration may change the ruleset. The rules are made when the system is built. Needs
         {option}`networking.nftables.enable`. Each reload of `nftables.service` sets the kernel's counters to 0; flowctl's
-        totals go on.
+        totals go on. Subnets cannot follow devices then.
       '';
     };
   };

@@ -15,12 +15,12 @@ let
     in
     if found == null then null else map lib.toInt found;
 
-  # Groups of one side of "::" as numbers; an IPv4 address may stand for the last two.
+  # Groups of one side of "::" as numbers; at the end of the address, an IPv4 address may stand for the last two.
   groupsOf =
-    text:
+    isEnd: text:
     let
       parts = if text == "" then [ ] else lib.splitString ":" text;
-      tail = if parts == [ ] then null else octetsOf (lib.last parts);
+      tail = if parts == [ ] || !isEnd then null else octetsOf (lib.last parts);
       plain = if tail == null then parts else lib.init parts;
       four = lib.optionals (tail != null) [
         (lib.elemAt tail 0 * 256 + lib.elemAt tail 1)
@@ -32,7 +32,8 @@ let
   hextetsOf =
     text:
     let
-      sides = map groupsOf (lib.splitString "::" text);
+      texts = lib.splitString "::" text;
+      sides = map (groupsOf false) (lib.init texts) ++ [ (groupsOf true (lib.last texts)) ];
       known = lib.length (lib.concatLists sides);
       zeros = lib.genList (_: 0) (8 - known);
     in

@@ -38,8 +38,6 @@ let
     "config-file-of-the-machine"
     # Sets a version of a kernel by hand.
     "flush-on-an-older-kernel"
-    # Real options want more than the example shows.
-    "home-router"
   ];
 in
 lib.mapAttrs check usable

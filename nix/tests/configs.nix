@@ -138,6 +138,12 @@ rec {
       };
     };
 
+    nothing-to-count.services.flowctl = {
+      enable = true;
+      tick = "5s";
+      interfaces = { };
+    };
+
     config-file.services.flowctl = {
       enable = true;
       configFile = ./example.toml;
@@ -215,7 +221,7 @@ rec {
         table = {
           static = true;
           protect = "auto";
-          name = "counters";
+          name = "traffic";
         };
       }
       // {
@@ -293,6 +299,14 @@ rec {
     socket-elsewhere = withWan { control.socket = "/tmp/flowctl.sock"; };
     log-elsewhere = withWan { log.path = "/var/log/flowctl.jsonl"; };
     static-without-nftables = withWan { table.static = true; };
+    static-that-follows =
+      withWan {
+        table.static = true;
+        subnets.guests.device = "br-guests";
+      }
+      // {
+        networking.nftables.enable = true;
+      };
     static-without-counters = {
       services.flowctl.enable = true;
       services.flowctl.table.static = true;
@@ -337,6 +351,16 @@ rec {
     keyword = withWan { counters.log.out = "wan"; };
     too-short = withWan { drilldown.interval = "10ms"; };
     unknown-key = withWan { settings.thresold = { }; };
+    # No option has such shapes, so only the program can tell.
+    shapes.services.flowctl = {
+      enable = true;
+      settings = {
+        subnets = "10.0.0.0/8";
+        counters = [ ];
+        thresholds.t = 5;
+        log.path = "";
+      };
+    };
     bad-file.services.flowctl = {
       enable = true;
       configFile = ./bad.toml;

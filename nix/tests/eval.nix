@@ -194,6 +194,8 @@ in
       inherit (cfg) settings;
       toml = toToml cfg.settings;
       unit = if hasUnit then stable unit.text else "";
+      # With the true names of files.
+      unitAsBuilt = if hasUnit then builtins.unsafeDiscardStringContext unit.text else "";
       wantedBy = if hasUnit then unit.wantedBy else [ ];
       # To be built: the file with its check, and the static rules.
       derivations = builtins.concatMap (text: builtins.attrNames (builtins.getContext text)) (

@@ -27,7 +27,7 @@ let
       testers.runNixOSTest = described;
       iperf3 = "/iperf3";
       nftables = "/nftables";
-      nixfmt-rfc-style = "nixfmt";
+      nixfmt = "nixfmt";
     }
     // lib.genAttrs [
       "busybox"
@@ -64,6 +64,7 @@ let
   module = import outputs.nixosModules.default;
   shell = outputs.devShells.x86_64-linux.default;
   router = outputs.checks.x86_64-linux.router;
+  # What is built for each check: of a configuration, its system.
   scripts = lib.mapAttrsToList (
     name: check:
     "${name}: ${

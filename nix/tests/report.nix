@@ -46,13 +46,62 @@ let
     in
     "== ${name}\n"
     + "settings ${pretty "" one.settings}\n"
-    + all (listed "-" (lib.subtractLists here plainest))
-    + all (listed "+" (lib.subtractLists plainest here));
+    + (
+      if here == [ ] then
+        "nothing around it\n"
+      else
+        all (listed "-" (lib.subtractLists here plainest))
+        + all (listed "+" (lib.subtractLists plainest here))
+    );
+
+  # What of the unit another setting changes, by key: nothing that would restart it.
+  changed =
+    let
+      unitOf = name: lines (test.of configs.right.${name}).unitAsBuilt;
+    in
+    map (line: lib.head (lib.splitString "=" line)) (
+      lib.subtractLists (unitOf "three-lines") (unitOf "home-router")
+    );
+
+  # Options that are not keys of the file.
+  aroundKeys = [
+    "allowOverlappingSubnets"
+    "checkConfig"
+    "configFile"
+    "enable"
+    "package"
+    "settings"
+  ];
+  optionNames = map (option: lib.removePrefix "services.flowctl." option.name) (
+    lib.filter (option: !option.internal && lib.hasPrefix "services.flowctl." option.name) (
+      lib.optionAttrSetToDocList test.optionsOf
+    )
+  );
+  keys = lib.filter (name: !(lib.elem name aroundKeys)) optionNames;
+  # Whether `settings` has something at that path, by any name where it says <name>.
+  has =
+    settings: path:
+    path == [ ]
+    ||
+      lib.isAttrs settings
+      && (
+        if lib.head path == "<name>" then
+          lib.any (one: has one (lib.tail path)) (lib.attrValues settings)
+        else
+          settings ? ${lib.head path} && has settings.${lib.head path} (lib.tail path)
+      );
+  everything = (test.of configs.right.every-option).settings;
 in
 {
+  # The keys of the file, as the options have them.
+  keys = lib.concatStrings (map (name: "${name}\n") keys);
+  # Those that the configuration every-option does not set.
+  notSet = lib.filter (name: !(has everything (lib.splitString "." name))) keys;
+
   right =
     "Everything around the settings of three-lines:\n"
     + all plainest
+    + "\nWith other settings another line of the unit: ${toString changed}\n"
     + "\nThe settings of each, and where the rest differs from that:\n"
     + lib.concatStringsSep "\n" (lib.mapAttrsToList described configs.right);
   asserted = lib.concatStringsSep "\n" (

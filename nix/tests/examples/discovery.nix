@@ -1,1 +1,3 @@
-{ services.flowctl.enable = true; }
+{
+  services.flowctl.enable = true;
+}

@@ -1,6 +1,7 @@
 {
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
   inputs.flowctl.url = "path:/home/me/src/flowctl";
+  inputs.flowctl.inputs.nixpkgs.follows = "nixpkgs";
 
   outputs =
     { nixpkgs, flowctl, ... }:

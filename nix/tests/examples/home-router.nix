@@ -9,7 +9,10 @@
     interface = "lan0";
   };
   services.pppd.enable = true;
-  networking.wireguard.interfaces.wg0.ips = [ "10.9.0.1/24" ];
+  networking.wireguard.interfaces.wg0 = {
+    ips = [ "10.9.0.1/24" ];
+    privateKeyFile = "/var/lib/wireguard/key";
+  };
 
   services.flowctl = {
     enable = true;
