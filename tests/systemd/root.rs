@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
@@ -28,12 +29,23 @@ const PROGRAMS: [&str; 5] = [
 
 /// Its directory, or `None` where there cannot be one; then it says so.
 pub fn of(suite: Suite) -> Option<PathBuf> {
-    let missing = missing_for_it().or_else(|| made(suite).err());
-    let Some(missing) = missing else {
-        return Some(place(suite.name()));
+    static BOOKWORM: OnceLock<Result<(), String>> = OnceLock::new();
+    static TRIXIE: OnceLock<Result<(), String>> = OnceLock::new();
+    let made_once = match suite {
+        Suite::Bookworm => &BOOKWORM,
+        Suite::Trixie => &TRIXIE,
     };
-    skip(&missing);
-    None
+    let made = made_once.get_or_init(|| match missing_for_it() {
+        Some(missing) => Err(missing),
+        None => make(suite),
+    });
+    match made {
+        Ok(()) => Some(place(suite.name())),
+        Err(missing) => {
+            skip(missing);
+            None
+        }
+    }
 }
 
 /// Says that nothing is shown, and why; where all must be shown, that is an error.
@@ -56,7 +68,7 @@ fn missing_for_it() -> Option<String> {
 }
 
 /// Makes it unless it is there, made by the same recipe.
-fn made(suite: Suite) -> Result<(), String> {
+fn make(suite: Suite) -> Result<(), String> {
     fs::create_dir_all(place("")).unwrap();
     let lock = File::create(place(&format!("{}.lock", suite.name()))).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
