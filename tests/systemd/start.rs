@@ -26,7 +26,7 @@ fn a_start_returns_when_it_counts(place: Place) {
     assert_eq!(router.shown("MainPID"), report.pid.to_string());
     assert_eq!(router.shown("NRestarts"), "0");
     let stored = match report.table.protection {
-        Protection::Plain => "0",
+        Protection::Plain | Protection::Static => "0",
         Protection::Owned => "1",
     };
     assert_eq!(router.shown("NFileDescriptorStore"), stored);
