@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::ownership::make_new;
@@ -188,15 +190,15 @@ pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateE
     Ok(())
 }
 
-/// An empty file, whatever a save that was broken off left in its place.
+/// An empty file: a new one, or what a save that was broken off left in its place, but never what a link leads to.
 fn make_anew(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true);
     if let Some(file) = make_new(path, &options)? {
         return Ok(file);
     }
-    fs::remove_file(path)?;
-    make_new(path, &options)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
+    options.truncate(true).custom_flags(no_link).open(path)
 }
 
 #[cfg(test)]
@@ -235,6 +237,20 @@ mod tests {
             shape: Some(Shape::default()),
             devices: vec![Moved { index: 3, bytes: 4 }],
         }
+    }
+
+    #[test]
+    fn what_was_broken_off_is_written_over_and_no_link_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let new = directory.path().join(format!("{TOTALS_FILE}.new"));
+        fs::write(&new, "{\"version\": 1, \"and then the power").unwrap();
+        save(directory.path(), &example(1), true).unwrap();
+        assert_eq!(load(directory.path()).unwrap().saved, Some(example(1)));
+        let other = directory.path().join("other");
+        fs::write(&other, "of others").unwrap();
+        std::os::unix::fs::symlink(&other, &new).unwrap();
+        save(directory.path(), &example(2), true).unwrap_err();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of others");
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Machine {
         };
         machine.leader = eventually("the machine begins to boot", || {
             if let Some(status) = machine.supervisor.try_wait().unwrap() {
-                panic!("it ended with {status}: {}", machine.console());
+                panic!("it ended with {status}");
             }
             find_leader(machine.supervisor.id())
         });
@@ -157,7 +157,9 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if std::thread::panicking() && self.leader != 0 {
+        if std::thread::panicking() && self.leader == 0 {
+            eprintln!("{}", self.console());
+        } else if std::thread::panicking() {
             let units = ["--unit=flowctl", "--unit=nftables"];
             let journal = ["journalctl", "--no-pager", "--output=short-precise"];
             let journal = self.run(&[&journal[..], &units].concat());

@@ -1,6 +1,7 @@
 # Boots the root file system $1 below the files in $2, with the program $3 as flowctl, in the network namespace this
-# runs in, and keeps it until standard input ends: so nothing is left however the test ends. Needs a mount namespace
-# of its own. All that runs inside is in one process namespace, whose first process dies with this one.
+# runs in, and keeps it until standard input ends: so nothing is left however the test ends, the folder of the files
+# included. Needs a mount namespace of its own. All that runs inside is in one process namespace, whose first process
+# dies with this one.
 set -eu
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
@@ -45,3 +46,4 @@ until clear "$group" || [ "$tries" = 300 ]; do
     tries=$((tries + 1))
     sleep 0.01
 done
+rm -rf "$(dirname "$2")"
