@@ -74,6 +74,11 @@ impl Asking {
         Ok(Asking { answer })
     }
 
+    #[cfg(test)]
+    pub fn of(answer: Receiver<Answered>) -> Asking {
+        Asking { answer }
+    }
+
     /// The answer, waited for that long at most; the conversation again where it goes on.
     pub fn wait(self, patience: Duration) -> Result<Answered, Asking> {
         match self.answer.recv_timeout(patience) {

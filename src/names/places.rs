@@ -324,10 +324,13 @@ pub fn cannot_read(path: &Path, reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::kea_socket::SocketError;
+    use super::super::lease::Lease;
     use super::super::lease::tests::shown;
     use super::*;
-    use std::io::Write;
+    use crate::units::HostName;
     use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::sync_channel;
 
     const HEADER: &str = "address,valid_lifetime,expire,hostname\n";
 
@@ -497,22 +500,35 @@ mod tests {
     fn a_socket_that_is_slow_is_heard_later_and_is_no_trouble_meanwhile() {
         let mut bench = Bench::new();
         bench.patience = Duration::ZERO;
-        let listener = UnixListener::bind(bench.path("kea")).unwrap();
+        let _listener = UnixListener::bind(bench.path("kea")).unwrap();
         let mut places = bench.configured(&["kea"]);
+        bench.refresh(&mut places);
+        let (first, answer) = sync_channel(1);
+        let source = places.groups[0].places[0].sources.values_mut().next();
+        let source = source.unwrap();
+        assert_ne!(source.state, State::Missing, "it is there");
+        (source.state, source.asking) = (State::Asked, Some(Asking::of(answer)));
         assert_eq!(bench.refresh(&mut places), (nothing(), nothing()));
-        assert_eq!(bench.refresh(&mut places), (nothing(), nothing()), "still");
-        let lease = r#"{"result":0,"arguments":{"leases":[{"ip-address":"10.0.0.1","cltt":90,"valid-lft":90,"hostname":"a"}]}}"#;
-        for answer in [lease, r#"{"result":2}"#] {
-            let (mut client, _) = listener.accept().unwrap();
-            client.write_all(answer.as_bytes()).unwrap();
-        }
-        bench.patience = Duration::from_secs(10);
-        let known = vec!["10.0.0.1 a -".to_owned()];
+        let mut leases = Leases::new(100, 9);
+        let nas = Lease {
+            mac: None,
+            name: HostName::reduced("nas"),
+            expires: None,
+        };
+        leases.put([10, 0, 0, 1].into(), nas);
+        let answer = |leases| Answered {
+            leases,
+            took: Duration::ZERO,
+        };
+        first.send(answer(Ok(leases))).unwrap();
+        let known = vec!["10.0.0.1 nas -".to_owned()];
         assert_eq!(bench.refresh(&mut places), (nothing(), known.clone()));
-        drop(listener);
-        let (troubles, kept) = bench.refresh(&mut places);
-        assert!(troubles[0].starts_with("cannot read kea: cannot connect"));
-        assert_eq!(kept, known);
+        let (second, silence) = sync_channel(1);
+        let source = places.groups[0].places[0].sources.values_mut().next();
+        source.unwrap().asking = Some(Asking::of(silence));
+        second.send(answer(Err(SocketError::Silent))).unwrap();
+        let troubles = vec!["cannot read kea: Kea does not answer".to_owned()];
+        assert_eq!(bench.refresh(&mut places), (troubles, known), "is kept");
     }
 
     #[test]
