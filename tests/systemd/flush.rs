@@ -14,7 +14,7 @@ scenes!(
     an_unprotected_table_is_repaired_after_a_firewall_flushed_and_the_gap_is_stated,
 );
 
-const UNIT: &str = "[Unit]
+pub const UNIT: &str = "[Unit]
 DefaultDependencies=no
 [Service]
 Type=oneshot
@@ -23,7 +23,7 @@ ExecStart=/usr/sbin/nft -f /etc/firewall.nft
 ExecReload=/usr/sbin/nft -f /etc/firewall.nft
 ExecStop=/usr/sbin/nft flush ruleset
 ";
-const RULES: &str = "flush ruleset
+pub const RULES: &str = "flush ruleset
 table inet filter {
     chain forward { type filter hook forward priority 0; policy accept; }
 }

@@ -21,5 +21,6 @@ mod restart;
 mod root;
 mod router;
 mod start;
+mod static_rules;
 mod teardown;
 mod unit;
