@@ -176,7 +176,7 @@ in
       # Only a restart keeps what is in the descriptor store; a stop and a start would not.
       stopIfChanged = false;
       startLimitBurst = 5;
-      startLimitIntervalSec = 60;
+      startLimitIntervalSec = 10;
       serviceConfig = import ./module/service.nix // {
         ExecStart = "${flowctl} run${lib.optionalString hasFile " --config /etc/flowctl/flowctl.toml"}";
         ExecReload = "${flowctl} reload${lib.optionalString (socket != null) " --socket ${socket}"}";

@@ -4,7 +4,7 @@
   Type = "notify";
   WatchdogSec = "30s";
   Restart = "on-failure";
-  RestartSec = "1s";
+  RestartSec = "3s";
   RestartPreventExitStatus = "64 77 78";
   FileDescriptorStoreMax = 1;
 

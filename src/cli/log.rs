@@ -153,7 +153,7 @@ fn refused(error: &LogError) -> ExitCode {
     };
     if kind == Some(io::ErrorKind::PermissionDenied) {
         output::complain(format!(
-            "{error}; the log is for root and the daemon's group"
+            "{error}; the log is for root and its owner: run this as root"
         ));
         return ExitCode::MissingPrivilege;
     }

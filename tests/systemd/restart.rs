@@ -164,7 +164,7 @@ fn a_restart_into_another_table_lets_go_of_the_one_that_was_kept(place: Place) {
         ("", "flowctl", "1"),
         ("table.protect = \"off\"", "flowctl", "0"),
     ];
-    // systemd refuses the sixth start within a minute.
+    // systemd refuses the sixth start within ten seconds.
     for (change, table, stored) in changes {
         router.configure(&format!("{change}\n{CONFIG}"));
         router.systemctl(&["restart", "flowctl"]);
