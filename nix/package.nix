@@ -41,9 +41,9 @@ rustPlatform.buildRustPackage {
 
   meta = {
     description = "Cheap nftables counters for routers that name the culprit when a threshold is crossed";
-    license = with lib.licenses; [
-      mit
-      asl20
+    license = [
+      lib.licenses.mit
+      lib.licenses.asl20
     ];
     mainProgram = "flowctl";
     platforms = lib.platforms.linux;

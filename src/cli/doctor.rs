@@ -13,13 +13,12 @@ use crate::health::{self, StaticRules};
 use crate::kernel::error::KernelError;
 use crate::kernel::facts;
 use crate::kernel::network::NetworkReader;
-use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
 use crate::names::Names;
-use crate::plan::{self, printed::Maker};
+use crate::plan;
 use crate::report::{Health, Report, Severity};
 use crate::sink::ask::ask;
-use crate::units::{ExistingCounter, TableFamily};
+use crate::units::ExistingCounter;
 
 /// For a server that tells names, as long as it may take.
 const NAMES_PATIENCE: Duration = Duration::from_secs(12);
@@ -112,15 +111,13 @@ fn static_rules(
     nftables: &mut Nftables,
     config: &Config,
 ) -> Result<Option<StaticRules>, KernelError> {
-    let configured = config.table.is_static;
-    let found = nftables.table(TableFamily::Inet, &config.table.name)?;
-    if !configured && found.as_ref().map(TableInfo::maker) != Some(Maker::Configuration) {
+    if !facts::is_static(nftables, &config.table)? {
         return Ok(None);
     }
     let standing = facts::standing(nftables, &plan::compile(config))?;
     Ok(Some(StaticRules {
         standing,
-        configured,
+        configured: config.table.is_static,
     }))
 }
 

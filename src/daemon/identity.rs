@@ -2,8 +2,9 @@
 //! the table's handle, are the same.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
+
+use super::DaemonError;
 
 /// The place in which counters live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +17,16 @@ pub struct Identity {
 
 impl Identity {
     /// Of the calling thread.
-    pub fn here() -> io::Result<Self> {
+    pub fn here() -> Result<Self, DaemonError> {
+        let failed = |source| DaemonError::System {
+            operation: "tell this network namespace from others",
+            source,
+        };
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(failed)?;
+        let namespace = fs::metadata("/proc/thread-self/ns/net").map_err(failed)?;
         Ok(Identity {
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
-            namespace: fs::metadata("/proc/thread-self/ns/net")?.ino(),
+            boot_id: boot_id.trim().to_owned(),
+            namespace: namespace.ino(),
         })
     }
 }

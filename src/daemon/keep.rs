@@ -104,7 +104,7 @@ fn judge(
 fn await_release(fresh: &mut Nftables, port: u32) -> Result<(), KernelError> {
     let (_never, silence) = mpsc::channel::<()>();
     for _ in 0..PATIENCE_ATTEMPTS {
-        if fresh.owned_by(port)?.is_empty() {
+        if !fresh.owns_any(port)? {
             break;
         }
         // Nothing is ever sent: this only waits.

@@ -69,12 +69,11 @@ impl Continuity {
         table: &str,
         found: Option<&TableInfo>,
     ) -> Self {
-        let Some(saved) = saved else {
-            return Continuity::Unknown;
+        let of_kernel = Continuity::of_kernel(saved, here);
+        let Some(saved) = saved.filter(|_| of_kernel == Continuity::Unbroken) else {
+            return of_kernel;
         };
         let broken = match found {
-            _ if saved.boot_id != here.boot_id => Break::Boot,
-            _ if saved.namespace != here.namespace => Break::Namespace,
             _ if saved.table_handle == 0 => Break::Removed,
             None => Break::Gone,
             Some(found) if saved.table != table || found.handle != saved.table_handle => {

@@ -49,10 +49,7 @@ pub fn recall(
     found: Option<&TableInfo>,
     config: &mut Config,
 ) -> Result<Recalled, DaemonError> {
-    let here = Identity::here().map_err(|source| DaemonError::System {
-        operation: "tell this network namespace from others",
-        source,
-    })?;
+    let here = Identity::here()?;
     let table = config.table.name.as_str();
     let loaded = state_dir.load()?;
     let notes = notes_of(&loaded);
@@ -113,10 +110,7 @@ pub fn recall_static(
     nftables: &mut Nftables,
     config: &Config,
 ) -> Result<Recalled, DaemonError> {
-    let here = Identity::here().map_err(|source| DaemonError::System {
-        operation: "tell this network namespace from others",
-        source,
-    })?;
+    let here = Identity::here()?;
     let table = config.table.name.as_str();
     let loaded = state_dir.load()?;
     let notes = notes_of(&loaded);

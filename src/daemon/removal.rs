@@ -101,10 +101,7 @@ fn keep_totals(
     found: &TableInfo,
     state_dir: &StateDir,
 ) -> Result<(), DaemonError> {
-    let here = Identity::here().map_err(|source| DaemonError::System {
-        operation: "tell this network namespace from others",
-        source,
-    })?;
+    let here = Identity::here()?;
     let table = saved.table.as_str();
     let continuity = Continuity::of(Some(saved), &here, table, Some(found));
     let mut ledger = Ledger::new(Some(saved.clone()), continuity, &here, table);

@@ -77,10 +77,7 @@ impl Notifier {
         if !self.service.is_there() {
             return;
         }
-        let headline = Headline::new(report);
-        let told = self.told.as_ref();
-        let known = told.is_some_and(|told| told.kind == headline.kind);
-        self.untold = (!known).then_some(headline);
+        self.untold = Headline::unless_told(report, self.told.as_ref());
     }
 
     /// When there is something to do, at the latest.

@@ -8,9 +8,7 @@ use crate::config::{Config, TableConfig};
 use crate::health::{Standing, StaticRules};
 use crate::kernel::error::KernelError;
 use crate::kernel::facts;
-use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
-use crate::plan::printed::Maker;
 use crate::plan::ruleset::Ruleset;
 use crate::units::TableFamily;
 
@@ -28,9 +26,8 @@ impl StaticTable {
         config: &TableConfig,
         nftables: &mut Nftables,
     ) -> Result<Option<Self>, KernelError> {
-        let found = nftables.table(TableFamily::Inet, &config.name)?;
-        let was_loaded = found.as_ref().map(TableInfo::maker) == Some(Maker::Configuration);
-        Ok((config.is_static || was_loaded).then_some(StaticTable {
+        let is_static = facts::is_static(nftables, config)?;
+        Ok(is_static.then_some(StaticTable {
             configured: config.is_static,
             judged: None,
         }))

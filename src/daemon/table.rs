@@ -306,8 +306,8 @@ impl Table {
         Ok(bound_bytes)
     }
 
-    /// Goes over to another ruleset of the same table; a static one is only wanted from now on. Where that is not the table of our handle any more, or not as it
-    /// was left, it is repaired with it.
+    /// Goes over to another ruleset of the same table. Where that is not the table of our handle any more, or not as it
+    /// was left, it is repaired with it. Static rules are only wanted from then on.
     pub fn change(&mut self, ruleset: Ruleset, meter: &mut Meter) -> Result<Changed, KernelError> {
         if let Some(static_rules) = &mut self.static_rules {
             static_rules.forget();

@@ -7,6 +7,7 @@ use super::error::KernelError;
 use super::links::Link;
 use super::nft::TableInfo;
 use super::nftables::Nftables;
+use crate::config::TableConfig;
 use crate::health::{Facts, Standing};
 use crate::plan::printed::{self, Maker};
 use crate::plan::ruleset::Ruleset;
@@ -54,6 +55,13 @@ pub fn gather(nftables: &mut Nftables, table: &str, links: &[Link]) -> Result<Fa
             .map(|link| (link.name.clone(), link.up))
             .collect(),
     })
+}
+
+/// Whether the table of the configuration is loaded with the system's ruleset, by what it says or as it is found.
+pub fn is_static(nftables: &mut Nftables, table: &TableConfig) -> Result<bool, KernelError> {
+    let found = nftables.table(TableFamily::Inet, &table.name)?;
+    let was_loaded = found.as_ref().map(TableInfo::maker) == Some(Maker::Configuration);
+    Ok(table.is_static || was_loaded)
 }
 
 /// How the table in the kernel stands to these rules, which the configuration would make.

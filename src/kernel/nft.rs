@@ -451,17 +451,6 @@ impl Generation {
     }
 }
 
-/// The name of the table that a message is about.
-pub fn table_name(message: &Message<'_>) -> Result<String, Malformed> {
-    for attribute in message.attributes()? {
-        let attribute = attribute?;
-        if attribute.kind == TABLE {
-            return Ok(String::from_utf8_lossy(attribute.text()).into_owned());
-        }
-    }
-    Ok(String::new())
-}
-
 /// Whether a notification is about something in the table of that name, family inet.
 pub fn is_about(message: &Message<'_>, table: &str) -> Result<bool, Malformed> {
     if message.family()? != FAMILY_INET {

@@ -119,19 +119,17 @@ impl Nftables {
         }
     }
 
-    /// The names of those of flowctl's tables that the socket of that port owns.
-    pub fn owned_by(&mut self, port: u32) -> Result<Vec<String>, KernelError> {
+    /// Whether the socket of that port owns a table of flowctl's.
+    pub fn owns_any(&mut self, port: u32) -> Result<bool, KernelError> {
         let body = |w: &mut Writer| w.nfgen(nft::FAMILY_INET, 0);
-        let mut owned = Vec::new();
+        let mut owns = false;
         self.netlink
             .dump("list the tables", message::GET_TABLE, body, |message| {
                 let table = TableInfo::decode(message)?;
-                if table.owner == Some(port) && table.maker() == Maker::Flowctl {
-                    owned.push(nft::table_name(message)?);
-                }
+                owns |= table.owner == Some(port) && table.maker() == Maker::Flowctl;
                 Ok(())
             })?;
-        Ok(owned)
+        Ok(owns)
     }
 
     /// Reads all counters of a table with one dump. No counter at all means: is the table gone?

@@ -91,17 +91,6 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// The same, where it is that the daemon did not answer for that long.
-    fn after(self, waited: Duration) -> AskError {
-        if let AskError::TimedOut { path, .. } = self {
-            return AskError::TimedOut {
-                path,
-                patience: waited,
-            };
-        }
-        self
-    }
-
     /// Whether nobody could be asked at all, as opposed to a bad answer.
     pub fn is_unreachable(&self) -> bool {
         matches!(
@@ -155,7 +144,7 @@ fn ask_once(path: &Path, request: &str, patience: Duration) -> Result<String, As
     let mut answer = String::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX))
         .read_line(&mut answer)
-        .map_err(|source| sort(path, "read the answer", source).after(patience))?;
+        .map_err(|source| sort_after(patience, path, "read the answer", source))?;
     if answer.len() as u64 >= ANSWER_BYTES_MAX {
         return Err(AskError::TooLong { path: path.into() });
     }
@@ -190,11 +179,21 @@ pub(crate) fn connect(path: &Path, patience: Duration) -> Result<UnixStream, io:
     Ok(UnixStream::from(socket))
 }
 
+pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
+    sort_after(PATIENCE, path, operation, source)
+}
+
+/// The same after another patience.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "ErrorKind is open-ended; what is not named here is told as it is"
 )]
-pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> AskError {
+fn sort_after(
+    patience: Duration,
+    path: &Path,
+    operation: &'static str,
+    source: io::Error,
+) -> AskError {
     let path = path.to_owned();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -204,10 +203,9 @@ pub(super) fn sort(path: &Path, operation: &'static str, source: io::Error) -> A
             needs: who_may(&path),
             path,
         },
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AskError::TimedOut {
-            patience: PATIENCE,
-            path,
-        },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            AskError::TimedOut { path, patience }
+        }
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AskError::Closed { path },
         _ => AskError::Io {
             operation,

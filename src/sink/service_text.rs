@@ -13,20 +13,24 @@ const TEXT_BYTES_MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Headline {
     /// What is the case, without figures that move: two of a kind need not be said twice.
-    pub kind: String,
+    kind: String,
     /// The sentence.
     pub text: String,
 }
 
 impl Headline {
-    /// Of a report.
-    pub fn new(report: &Report) -> Headline {
+    /// Of a report; `None` where `told` says it already.
+    pub fn unless_told(report: &Report, told: Option<&Headline>) -> Option<Headline> {
+        let kind = sentence(report, usize::MAX, said);
+        if told.is_some_and(|told| told.kind == kind) {
+            return None;
+        }
         let text =
             |threshold: &ThresholdReport| format!("{}{}", said(threshold), rate(report, threshold));
-        Headline {
-            kind: sentence(report, usize::MAX, said),
+        Some(Headline {
+            kind,
             text: clean(&sentence(report, SAID, text)),
-        }
+        })
     }
 }
 
@@ -158,8 +162,12 @@ mod tests {
         report
     }
 
+    fn headline(report: &Report) -> Headline {
+        Headline::unless_told(report, None).unwrap()
+    }
+
     fn text(report: &Report) -> String {
-        Headline::new(report).text
+        headline(report).text
     }
 
     #[test]
@@ -180,10 +188,10 @@ mod tests {
         let before = report(&[StateWord::Firing]);
         let mut later = before.clone();
         Arc::make_mut(&mut later.counters)[0].bits_per_second = 50e6;
-        let (before, later) = (Headline::new(&before), Headline::new(&later));
+        let (before, later) = (headline(&before), headline(&later));
         assert_ne!(before.text, later.text);
         assert_eq!(before.kind, later.kind);
-        let other = Headline::new(&report(&[StateWord::Clearing]));
+        let other = headline(&report(&[StateWord::Clearing]));
         assert_ne!(other.kind, later.kind);
     }
 

@@ -6,15 +6,9 @@ use flowctl::event::Event;
 use flowctl::lab::LabOptions;
 
 use crate::disk::Disk;
-use crate::support::{Bench, Daemon, burst, eventually, gaps, lab, namespace, pause, said};
-
-const CONFIG: &str = r#"
-tick = "100ms"
-[interfaces.wan]
-device = "wan0"
-[subnets]
-home = ["10.77.1.0/24"]
-"#;
+use crate::support::{
+    Bench, Daemon, WAN_AND_HOME, burst, eventually, gaps, lab, namespace, pause, said,
+};
 
 fn total(daemon: &Daemon<'_>) -> u64 {
     daemon.counter("home_from").bytes
@@ -25,7 +19,7 @@ fn a_reset_while_no_daemon_ran_is_told_at_the_next_start() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let daemon = bench.start();
     let sent = burst(&lab, 50);
     daemon.settle();
@@ -46,7 +40,7 @@ fn damage_while_no_daemon_ran_is_a_gap_whatever_was_damaged() {
         return;
     };
     for protect in ["auto", "off"] {
-        let config = format!("table.protect = \"{protect}\"{CONFIG}");
+        let config = format!("table.protect = \"{protect}\"{WAN_AND_HOME}");
         let bench = Bench::new(&lab.router, &config);
         let (mut sent, mut stated) = (0, 0);
         for (number, damage) in [
@@ -83,12 +77,12 @@ fn another_name_for_the_table_costs_nothing_and_leaves_no_gap() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let daemon = bench.start();
     let mut sent = burst(&lab, 50);
     daemon.stop();
     sent += burst(&lab, 50);
-    bench.configure(&format!("table.name = \"other\"{CONFIG}"));
+    bench.configure(&format!("table.name = \"other\"{WAN_AND_HOME}"));
     let daemon = bench.start();
     assert_eq!(total(&daemon), sent);
     let tables = bench.nft(&["list", "tables"]);
@@ -106,7 +100,7 @@ fn a_gap_begins_at_the_last_good_reading() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let plain = format!("table.protect = \"off\"{CONFIG}");
+    let plain = format!("table.protect = \"off\"{WAN_AND_HOME}");
     let bench = Bench::new(&lab.router, &plain);
     let daemon = bench.start();
     daemon.settle();
@@ -143,7 +137,7 @@ fn a_removal_takes_the_table_away_though_totals_cannot_be_saved() {
         return;
     };
     let disk = Disk::new(64);
-    let bench = Bench::new(&namespace, CONFIG).with_state(disk.path());
+    let bench = Bench::new(&namespace, WAN_AND_HOME).with_state(disk.path());
     bench.start().stop();
     disk.fill();
     let removed = bench.flowctl(&["remove"]);

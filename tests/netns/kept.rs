@@ -14,16 +14,8 @@ use flowctl::units::TableFamily;
 
 use crate::manager::Manager;
 use crate::support::{
-    Bench, Daemon, eventually, gaps, lab, namespace, pause, run_in, said, stream,
+    Bench, Daemon, WAN_AND_HOME, eventually, gaps, lab, namespace, pause, run_in, said, stream,
 };
-
-const CONFIG: &str = r#"
-tick = "100ms"
-[interfaces.wan]
-device = "wan0"
-[subnets]
-home = ["10.77.1.0/24"]
-"#;
 
 fn table(namespace: &Namespace, name: &str) -> Option<TableInfo> {
     let look = || Nftables::open().unwrap().table(TableFamily::Inet, name);
@@ -54,7 +46,7 @@ fn between_two_daemons_nobody_can_flush_it_and_not_one_packet_is_missed() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let manager = Manager::new();
     let mut daemon = manager.start(&bench, &[]);
     manager.await_kept();
@@ -77,7 +69,9 @@ fn between_two_daemons_nobody_can_flush_it_and_not_one_packet_is_missed() {
         assert_eq!(table(&lab.router, "flowctl").unwrap().handle, handle);
         assert_eq!(owner(&lab.router), port);
         // Changed through it, and not taken for a change by others.
-        bench.configure(&format!("{CONFIG}more{round} = [\"10.88.{round}.0/24\"]\n"));
+        bench.configure(&format!(
+            "{WAN_AND_HOME}more{round} = [\"10.88.{round}.0/24\"]\n"
+        ));
         let output = bench.flowctl(&["reload"]);
         assert!(output.status.success(), "{}", said(&output));
         bench.nft(&["flush", "ruleset"]);
@@ -109,7 +103,7 @@ fn a_user_of_its_own_with_cap_net_admin_alone_can_do_all_of_it() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let manager = Manager::new();
     std::os::unix::fs::chown(bench.path(), Some(64321), Some(64321)).unwrap();
     let as_the_unit = [&AS_THE_UNIT[..], &["--no-new-privs"]].concat();
@@ -145,7 +139,7 @@ fn a_user_of_its_own_with_cap_net_admin_alone_can_do_all_of_it() {
 #[test]
 fn stopped_as_a_unit_it_leaves_a_table_that_anyone_may_have() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let manager = Manager::new();
     let daemon = manager.start(&bench, &[]);
     manager.await_kept();
@@ -159,7 +153,7 @@ fn stopped_as_a_unit_it_leaves_a_table_that_anyone_may_have() {
 #[test]
 fn removal_has_it_let_go_and_says_what_to_do_while_no_daemon_can() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let manager = Manager::new();
     let daemon = manager.start(&bench, &[]);
     manager.await_kept();
@@ -228,7 +222,7 @@ fn many_counters() -> String {
 #[test]
 fn what_is_no_socket_of_netfilter_is_closed_and_a_new_one_is_kept() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let manager = Manager::new();
     let (pipe, _other) = UnixStream::pair().unwrap();
     let daemon = manager.start_with(&bench, "table", OwnedFd::from(pipe));
@@ -263,12 +257,12 @@ fn a_socket_of_another_namespace_is_let_go_of() {
     let (Some(here), Some(there)) = (namespace(), namespace()) else {
         return;
     };
-    let elsewhere = Bench::new(&there, CONFIG);
+    let elsewhere = Bench::new(&there, WAN_AND_HOME);
     let manager = Manager::new();
     let daemon = manager.start(&elsewhere, &[]);
     let socket = manager.await_kept();
     daemon.kill();
-    let bench = Bench::new(&here, CONFIG);
+    let bench = Bench::new(&here, WAN_AND_HOME);
     // A table of the same name and handle, which nobody owns.
     bench.start().stop();
     let handles = [&here, &there].map(|namespace| table(namespace, "flowctl").unwrap().handle);
@@ -289,11 +283,11 @@ fn a_socket_of_another_namespace_is_let_go_of() {
 #[test]
 fn protected_no_more_or_under_another_name_the_table_is_let_go_of() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let manager = Manager::new();
     manager.start(&bench, &[]).kill();
     let socket = manager.await_kept();
-    bench.configure(&format!("{CONFIG}[table]\nname = \"other\"\n"));
+    bench.configure(&format!("{WAN_AND_HOME}[table]\nname = \"other\"\n"));
     let daemon = manager.start_with(&bench, "table", socket);
     assert!(
         table(&namespace, "flowctl").is_none(),
@@ -303,7 +297,7 @@ fn protected_no_more_or_under_another_name_the_table_is_let_go_of() {
     daemon.kill();
     let socket = manager.await_kept();
     bench.configure(&format!(
-        "{CONFIG}[table]\nname = \"other\"\nprotect = \"off\"\n"
+        "{WAN_AND_HOME}[table]\nname = \"other\"\nprotect = \"off\"\n"
     ));
     let daemon = manager.start_with(&bench, "table", socket);
     assert_eq!(daemon.status().table.protection, Protection::Plain);
@@ -315,11 +309,11 @@ fn protected_no_more_or_under_another_name_the_table_is_let_go_of() {
 #[test]
 fn where_the_rules_are_static_now_it_is_let_go_of_and_the_table_is_read() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let manager = Manager::new();
     manager.start(&bench, &[]).kill();
     let socket = manager.await_kept();
-    bench.configure(&format!("{CONFIG}[table]\nstatic = true\n"));
+    bench.configure(&format!("{WAN_AND_HOME}[table]\nstatic = true\n"));
     let daemon = manager.start_with(&bench, "table", socket);
     let notes = notes(&bench);
     assert!(
@@ -342,7 +336,7 @@ fn where_the_rules_are_static_now_it_is_let_go_of_and_the_table_is_read() {
 #[test]
 fn a_socket_whose_table_is_gone_is_let_go_of() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let manager = Manager::new();
     manager.start(&bench, &[]).kill();
     let socket = manager.await_kept();
@@ -368,7 +362,7 @@ fn a_socket_whose_table_is_gone_is_let_go_of() {
 #[test]
 fn descriptors_that_are_for_another_process_are_left_alone() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let mut command: Command = bench.command(&["run"]);
     command
         .env("LISTEN_PID", "1")

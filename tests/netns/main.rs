@@ -64,3 +64,5 @@ mod support;
 mod told;
 mod truth;
 mod verdicts;
+#[path = "../common/waiting.rs"]
+mod waiting;

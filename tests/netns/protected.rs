@@ -7,15 +7,8 @@ use flowctl::event::Event;
 use flowctl::kernel::nft::Protection;
 use flowctl::lab::{Generator, LabOptions};
 
-use crate::support::{Bench, Daemon, gaps, lab, namespace, pause, stream};
+use crate::support::{Bench, Daemon, WAN_AND_HOME, gaps, lab, namespace, pause, stream};
 
-const CONFIG: &str = r#"
-tick = "100ms"
-[interfaces.wan]
-device = "wan0"
-[subnets]
-home = ["10.77.1.0/24"]
-"#;
 /// As NixOS' nftables service loads its ruleset: a flush and all tables in one transaction.
 const FIREWALL: &str = "flush ruleset\n\
     table inet fw { chain forward { type filter hook forward priority 0; policy accept; counter; }; }\n";
@@ -41,7 +34,7 @@ fn a_flush_a_reload_and_every_edit_pass_it_by() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let daemon = bench.start();
     assert_eq!(daemon.status().table.protection, Protection::Owned);
     let upload = stream(&lab, 200, 16e6);
@@ -73,7 +66,7 @@ fn a_restart_a_kill_and_a_reload_take_it_over_with_its_counters() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let mut daemon = bench.start();
     let upload = stream(&lab, 200, 16e6);
     for round in 0..6 {
@@ -86,7 +79,9 @@ fn a_restart_a_kill_and_a_reload_take_it_over_with_its_counters() {
         pause(Duration::from_millis(50));
         daemon = bench.start();
         assert_eq!(daemon.status().table.protection, Protection::Owned);
-        bench.configure(&format!("{CONFIG}more{round} = [\"10.88.{round}.0/24\"]\n"));
+        bench.configure(&format!(
+            "{WAN_AND_HOME}more{round} = [\"10.88.{round}.0/24\"]\n"
+        ));
         daemon.signal(rustix::process::Signal::HUP);
         bench.nft(&["flush", "ruleset"]);
     }
@@ -99,7 +94,7 @@ fn flushed_while_nobody_owned_it_it_is_made_again_and_totals_go_on() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, CONFIG);
+    let bench = Bench::new(&lab.router, WAN_AND_HOME);
     let daemon = bench.start();
     let upload = stream(&lab, 200, 16e6);
     pause(Duration::from_millis(300));
@@ -118,14 +113,14 @@ fn a_plain_table_becomes_protected_and_back_without_losing_its_totals() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let plain = format!("{CONFIG}[table]\nprotect = \"off\"\n");
+    let plain = format!("{WAN_AND_HOME}[table]\nprotect = \"off\"\n");
     let bench = Bench::new(&lab.router, &plain);
     let daemon = bench.start();
     assert_eq!(daemon.status().table.protection, Protection::Plain);
     let upload = stream(&lab, 200, 16e6);
     pause(Duration::from_millis(300));
     daemon.stop();
-    bench.configure(CONFIG);
+    bench.configure(WAN_AND_HOME);
     let daemon = bench.start();
     assert_eq!(daemon.status().table.protection, Protection::Owned);
     let (mut missing, mut bound) = (0, 0);
@@ -150,9 +145,9 @@ fn a_reload_does_not_change_who_may_change_the_table() {
     let Some(namespace) = namespace() else {
         return;
     };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let daemon = bench.start();
-    bench.configure(&format!("{CONFIG}[table]\nprotect = \"off\"\n"));
+    bench.configure(&format!("{WAN_AND_HOME}[table]\nprotect = \"off\"\n"));
     daemon.signal(rustix::process::Signal::HUP);
     let said = daemon.await_record("a refusal", |event| match event {
         Event::Config { messages, .. } => Some(messages.join("\n")),
@@ -166,7 +161,7 @@ fn removal_takes_it_away_with_and_without_a_daemon() {
     let Some(namespace) = namespace() else {
         return;
     };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let daemon = bench.start();
     assert!(bench.flowctl(&["remove"]).status.success());
     assert_eq!(bench.nft(&["list", "ruleset"]), "");
@@ -182,7 +177,7 @@ fn a_table_that_another_process_owns_is_left_to_it() {
     let Some(namespace) = namespace() else {
         return;
     };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let owner = namespace.run(|| {
         let mut nftables = flowctl::kernel::nftables::Nftables::open().unwrap();
         assert_eq!(nftables.protect().unwrap(), Protection::Owned);

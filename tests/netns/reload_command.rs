@@ -11,20 +11,12 @@ use flowctl::sink::ask::ask_to_reload;
 use flowctl::sink::reload::Reloaded;
 use rustix::process::Signal;
 
-use crate::support::{Bench, by, namespace, pause, run_in, said};
-
-const CONFIG: &str = r#"
-tick = "100ms"
-[interfaces.wan]
-device = "wan0"
-[subnets]
-home = ["10.77.1.0/24"]
-"#;
+use crate::support::{Bench, WAN_AND_HOME, by, namespace, pause, run_in, said};
 
 #[test]
 fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let reload = || {
         let output = bench.flowctl(&["reload"]);
         (output.status.code(), said(&output))
@@ -33,7 +25,7 @@ fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
     assert_eq!(code, Some(3), "{text}");
     let daemon = bench.start();
     bench.configure(&format!(
-        "{CONFIG}iot = [\"10.77.2.0/24\"]\n[thresholds.busy]\ncounter = \"wan_out\"\nraise = \"1Mbit/s\"\n"
+        "{WAN_AND_HOME}iot = [\"10.77.2.0/24\"]\n[thresholds.busy]\ncounter = \"wan_out\"\nraise = \"1Mbit/s\"\n"
     ));
     let (code, text) = reload();
     assert_eq!(code, Some(0));
@@ -64,7 +56,7 @@ fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
         6,
         "the one before is in force"
     );
-    bench.configure(CONFIG);
+    bench.configure(WAN_AND_HOME);
     let (code, text) = reload();
     assert_eq!(code, Some(0));
     assert!(
@@ -83,7 +75,7 @@ fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
 #[test]
 fn who_may_ask_for_the_status_only_is_told_who_may_reload() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let daemon = bench.start();
     fs::set_permissions(bench.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let nobody = ["setpriv", "--reuid=65534", "--regid=0", "--clear-groups"];
@@ -107,14 +99,14 @@ fn who_may_ask_for_the_status_only_is_told_who_may_reload() {
 #[test]
 fn each_of_many_is_told_of_a_file_read_after_they_asked_and_no_tick_waits_for_them() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, CONFIG);
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
     let daemon = bench.start();
     let mut deaf = Vec::new();
     for round in 0..30 {
         // A reading goes on already, of the file before.
         daemon.signal(Signal::HUP);
         let good = round % 2 == 0;
-        bench.configure(if good { CONFIG } else { "[broken\n" });
+        bench.configure(if good { WAN_AND_HOME } else { "[broken\n" });
         let asking: Vec<_> = (0..6)
             .map(|_| {
                 let socket = bench.socket();

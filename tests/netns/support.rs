@@ -6,16 +6,21 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use flowctl::event::{Event, Record};
-use flowctl::lab::latch::Latch;
-use flowctl::lab::{
-    Direction, Ends, Family, Generator, Lab, LabOptions, Namespace, UdpLoad, clock,
-};
+use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, Namespace, UdpLoad};
 use flowctl::report::{CounterReport, Report, StateWord};
 use flowctl::units::BitRate;
 use jiff::Timestamp;
 
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub use crate::waiting::{eventually, pause};
+
+/// What many of them count: one interface and one subnet, often.
+pub const WAN_AND_HOME: &str = r#"
+tick = "100ms"
+[interfaces.wan]
+device = "wan0"
+[subnets]
+home = ["10.77.1.0/24"]
+"#;
 
 /// The lab, or `None` where the kernel does not allow one.
 pub fn lab(options: LabOptions) -> Option<Lab> {
@@ -36,23 +41,6 @@ pub fn allowed() -> bool {
     assert!(!ci, "kernel tests must not be skipped in CI: {error}");
     eprintln!("SKIPPED, no privileges: {error}");
     false
-}
-
-/// Waits.
-pub fn pause(time: Duration) {
-    Latch::default().wait(time);
-}
-
-/// Waits until `check` gives something; panics with `what` if it never does.
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let until = clock::uptime().0 + PATIENCE;
-    loop {
-        if let Some(found) = check() {
-            return found;
-        }
-        assert!(clock::uptime().0 < until, "this never happened: {what}");
-        pause(Duration::from_millis(20));
-    }
 }
 
 /// Datagrams from the first host to a server, one after the other until it is stopped.

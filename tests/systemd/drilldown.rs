@@ -5,8 +5,8 @@ use std::time::Duration;
 use flowctl::event::Event;
 use flowctl::report::Severity;
 
-use crate::machine::{eventually, pause};
 use crate::router::{CONFIG, Place, Router, scenes};
+use crate::waiting::{eventually, pause};
 
 scenes!(a_verdict_names_the_host_from_within_the_sandbox);
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use flowctl::lab::clock;
 
-use crate::machine::pause;
 use crate::router::{CONFIG, Place, Router, said, scenes};
+use crate::waiting::pause;
 
 scenes!(
     a_start_with_a_bad_configuration_fails_for_good_and_says_why,
@@ -20,7 +20,7 @@ impl Router {
         assert!(!started.status.success());
         assert!(clock::uptime().since(began) < Duration::from_secs(5));
         // Longer than a restart would take.
-        pause(Duration::from_secs(2));
+        pause(Duration::from_secs(4));
         assert_eq!(self.shown("ActiveState"), "failed");
         assert_eq!(self.shown("ExecMainStatus"), code);
         assert_eq!(self.shown("NRestarts"), "0");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use flowctl::event::Event;
 
-use crate::machine::{eventually, pause};
 use crate::router::{CONFIG, Place, Router, counter, scenes};
+use crate::waiting::{eventually, pause};
 
 scenes!(
     a_protected_table_outlives_a_firewall_that_flushes,

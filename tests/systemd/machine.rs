@@ -5,30 +5,10 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
-use flowctl::lab::latch::Latch;
-use flowctl::lab::{Namespace, clock};
+use flowctl::lab::Namespace;
 
-/// How long anything may take that must happen.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits.
-pub fn pause(time: Duration) {
-    Latch::default().wait(time);
-}
-
-/// Waits until `check` gives something; panics with `what` if it never does.
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
-    let until = clock::uptime().0 + PATIENCE;
-    loop {
-        if let Some(found) = check() {
-            return found;
-        }
-        assert!(clock::uptime().0 < until, "this never happened: {what}");
-        pause(Duration::from_millis(20));
-    }
-}
+use crate::waiting::eventually;
 
 /// What stands in a machine's own layer when it boots.
 pub struct Files(tempfile::TempDir);

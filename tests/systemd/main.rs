@@ -24,3 +24,5 @@ mod start;
 mod static_rules;
 mod teardown;
 mod unit;
+#[path = "../common/waiting.rs"]
+mod waiting;

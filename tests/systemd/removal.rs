@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::machine::{eventually, pause};
 use crate::router::{CONFIG, Place, Router, counter, said, scenes};
+use crate::waiting::{eventually, pause};
 
 scenes!(
     a_stop_leaves_the_table_counting_and_a_remove_leaves_nothing,
@@ -105,7 +105,7 @@ fn a_remove_ends_the_running_service_for_good(place: Place) {
         (router.shown("ActiveState") == "inactive").then_some(())
     });
     // Longer than a restart would take.
-    pause(Duration::from_secs(2));
+    pause(Duration::from_secs(4));
     assert_eq!(router.shown("ActiveState"), "inactive");
     assert_eq!(router.shown("Result"), "success");
     assert_eq!(router.shown("NRestarts"), "0");

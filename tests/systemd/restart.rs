@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use flowctl::event::Event;
 
-use crate::machine::{eventually, pause};
 use crate::router::{CONFIG, Place, Router, counter, scenes};
+use crate::waiting::{eventually, pause};
 
 scenes!(
     restarts_while_others_flush_the_ruleset_miss_nothing,

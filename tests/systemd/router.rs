@@ -11,9 +11,10 @@ use flowctl::lab::{Direction, Ends, Family, Generator, Lab, LabOptions, UdpLoad}
 use flowctl::report::{CounterReport, Report};
 use flowctl::units::BitRate;
 
-use crate::machine::{Files, Machine, eventually, pause};
+use crate::machine::{Files, Machine};
 use crate::root::{self, Suite};
 use crate::unit::Unit;
+use crate::waiting::{eventually, pause};
 
 pub const CONFIG: &str = r#"
 tick = "100ms"

@@ -5,8 +5,9 @@ use std::time::Duration;
 use flowctl::kernel::nft::Protection;
 use flowctl::report::{Health, Severity};
 
-use crate::machine::{Files, pause};
+use crate::machine::Files;
 use crate::router::{CONFIG, Place, Router, said, scenes};
+use crate::waiting::pause;
 
 scenes!(
     a_start_returns_when_it_counts,

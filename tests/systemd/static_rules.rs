@@ -8,8 +8,9 @@ use flowctl::event::Event;
 use flowctl::kernel::nft::Protection;
 
 use crate::flush::{RULES, UNIT};
-use crate::machine::{Files, pause};
+use crate::machine::Files;
 use crate::router::{CONFIG, Place, Router, counter, said, scenes};
+use crate::waiting::pause;
 
 scenes!(rules_that_are_loaded_at_boot_are_used_and_never_changed);
 

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use flowctl::lab::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::machine::{Files, Machine, eventually};
+use crate::machine::{Files, Machine};
 use crate::root::{self, Suite};
+use crate::waiting::eventually;
 
 fn boot() -> Option<(Namespace, Machine)> {
     let root = root::of(Suite::Trixie)?;
