@@ -106,7 +106,8 @@ struct Seen {
     reply_bytes: Bytes48,
     original_packets: u32,
     reply_packets: u32,
-    /// Of the start stamp, to tell two flows with one tuple apart; 0 where it is not known.
+    /// Of the start stamp, to tell two flows with one tuple and id apart, and odd. Even where it is not known: 0, or that of
+    /// the one before, which it does not have.
     start: u32,
     /// The dump that saw it last.
     dump: u8,
@@ -209,36 +210,18 @@ impl SeenFlows {
     /// Takes a flow as a dump shows it.
     pub fn see(&mut self, record: &FlowRecord) -> Sight {
         let fingerprint = self.fingerprint(key(record));
-        let Some(position) = self.find_in_order(fingerprint) else {
-            return Sight::New {
-                place: self.insert(fingerprint, record),
-            };
-        };
-        let dump = self.dump;
-        let seen = &mut self.flows[position];
-        if seen.marks.has(Marks::ENDED) && !seen.is_another(record) {
-            return Sight::Repeated;
-        }
-        seen.grow(record, dump, Place(position as u32))
+        let found = self.find_in_order(fingerprint);
+        self.take(fingerprint, found, record)
     }
 
     /// Takes the last counts of a flow that ended.
     pub fn see_end(&mut self, record: &FlowRecord) -> Sight {
         let fingerprint = self.fingerprint(key(record));
-        let Some(position) = self.find(fingerprint) else {
-            let place = self.insert(fingerprint, record);
-            if let Some(Place(position)) = place {
-                self.flows[position as usize].marks.set(Marks::ENDED, true);
-            }
-            return Sight::New { place };
-        };
-        let dump = self.dump;
-        let seen = &mut self.flows[position];
-        if seen.marks.has(Marks::ENDED) && !seen.is_another(record) {
-            return Sight::Repeated;
+        let found = self.find(fingerprint);
+        let sight = self.take(fingerprint, found, record);
+        if let Some(Place(position)) = sight.place() {
+            self.flows[position as usize].marks.set(Marks::ENDED, true);
         }
-        let sight = seen.grow(record, dump, Place(position as u32));
-        seen.marks.set(Marks::ENDED, true);
         sight
     }
 
@@ -253,9 +236,9 @@ impl SeenFlows {
         };
         match self.find(fingerprint) {
             Some(position) if self.flows[position].marks.has(Marks::ENDED) => {
-                let fresh = Seen::new(fingerprint, &empty, self.dump);
-                self.flows[position] = fresh;
-                Some(Place(position as u32))
+                let mut fresh = Seen::new(fingerprint, &empty, self.dump);
+                fresh.start = self.flows[position].start & !1;
+                Some(self.succeed(position, fresh))
             }
             Some(position) => Some(Place(position as u32)),
             None => self.insert(fingerprint, &empty),
@@ -295,8 +278,65 @@ impl SeenFlows {
         }
     }
 
+    /// Takes counts of the flow with that fingerprint, which was found at that position, if anywhere.
+    fn take(&mut self, fingerprint: [u32; 2], found: Option<usize>, record: &FlowRecord) -> Sight {
+        let Some(found) = found else {
+            let place = self.insert(fingerprint, record);
+            return Sight::New { place };
+        };
+        let position = if self.flows[found].is_another(record) {
+            let apart = self.apart(fingerprint, start_of(record));
+            let Some(other) = self.find(apart) else {
+                let place = self.take_another(found, apart, record);
+                return Sight::New { place };
+            };
+            other
+        } else {
+            found
+        };
+        let dump = self.dump;
+        let seen = &mut self.flows[position];
+        if seen.marks.has(Marks::ENDED) {
+            return Sight::Repeated;
+        }
+        seen.grow(record, dump, Place(position as u32))
+    }
+
+    /// Takes a flow that has the tuple and the id of the one at that position. The one that began last is found by its
+    /// fingerprint; the other is kept `apart` from it, for its end may be told later than the beginning of the last.
+    fn take_another(
+        &mut self,
+        position: usize,
+        apart: [u32; 2],
+        record: &FlowRecord,
+    ) -> Option<Place> {
+        let last = &self.flows[position];
+        if is_before(start_of(record), last.start) {
+            return self.insert(apart, record);
+        }
+        let fresh = Seen::new(last.fingerprint, record, self.dump);
+        Some(self.succeed(position, fresh))
+    }
+
+    /// Puts another flow in the place of one with the same tuple and id, which is kept apart if there is room.
+    fn succeed(&mut self, position: usize, fresh: Seen) -> Place {
+        let before = std::mem::replace(&mut self.flows[position], fresh);
+        if before.has_stamp() {
+            let fingerprint = self.apart(before.fingerprint, before.start);
+            self.keep(Seen {
+                fingerprint,
+                ..before
+            });
+        }
+        Place(position as u32)
+    }
+
     fn insert(&mut self, fingerprint: [u32; 2], record: &FlowRecord) -> Option<Place> {
-        let fresh = Seen::new(fingerprint, record, self.dump);
+        self.keep(Seen::new(fingerprint, record, self.dump))
+    }
+
+    fn keep(&mut self, fresh: Seen) -> Option<Place> {
+        let fingerprint = fresh.fingerprint;
         let position = if self.free != NOWHERE {
             let position = self.free;
             self.free = self.flows[position as usize].fingerprint[0];
@@ -353,7 +393,12 @@ impl SeenFlows {
 
     fn fingerprint(&self, key: FlowKey) -> [u32; 2] {
         let hash = self.hasher.hash_one(packed(&key));
-        [hash as u32, (hash >> 32) as u32]
+        halves(hash)
+    }
+
+    /// Of the flow with that start stamp, where another one has its tuple and its id.
+    fn apart(&self, fingerprint: [u32; 2], start: u32) -> [u32; 2] {
+        halves(self.hasher.hash_one((fingerprint, start)))
     }
 }
 
@@ -377,21 +422,16 @@ impl Seen {
     /// Another flow has got the same tuple and the same id.
     fn is_another(&self, record: &FlowRecord) -> bool {
         let start = start_of(record);
-        self.start != 0 && start != 0 && self.start != start
+        let known = self.start != 0 && start != 0;
+        known && (self.start | 1 == start) != self.has_stamp()
+    }
+
+    fn has_stamp(&self) -> bool {
+        self.start & 1 == 1
     }
 
     fn grow(&mut self, record: &FlowRecord, dump: u8, place: Place) -> Sight {
         let age = dump.wrapping_sub(self.dump);
-        if self.is_another(record) {
-            *self = Seen::new(self.fingerprint, record, dump);
-            return Sight::Known {
-                place,
-                age,
-                original: record.original_volume.unwrap_or_default(),
-                reply: record.reply_volume.unwrap_or_default(),
-                zeroed: false,
-            };
-        }
         let (original, original_fell) = growth(
             (self.original_bytes, self.original_packets),
             record.original_volume,
@@ -399,11 +439,9 @@ impl Seen {
         let (reply, reply_fell) =
             growth((self.reply_bytes, self.reply_packets), record.reply_volume);
         self.rebase(record);
-        self.start = if self.start == 0 {
-            start_of(record)
-        } else {
-            self.start
-        };
+        if !self.has_stamp() {
+            self.start = start_of(record);
+        }
         self.dump = dump;
         Sight::Known {
             place,
@@ -455,9 +493,10 @@ fn growth(last: (Bytes48, u32), now: Option<Volume>) -> (Volume, bool) {
     (Volume { bytes, packets }, false)
 }
 
-/// Steps of 4 us: what begins later than that with the same tuple is told apart for five hours. 0 is "not known".
+/// An odd number of steps of 65 us, modulo 78 hours: two flows with the same tuple and id are hardly nearer. 0 where
+/// it is not known.
 fn start_of(record: &FlowRecord) -> u32 {
-    record.start.map_or(0, |start| (start >> 12) as u32 | 1)
+    record.start.map_or(0, |start| (start >> 16) as u32 | 1)
 }
 
 /// All that tells a flow apart, as a few numbers: to hash many small fields one by one takes longer.
@@ -492,6 +531,15 @@ fn bits(address: IpAddr) -> u128 {
     }
 }
 
+/// Whether one start is before another, where there are less than 39 hours in between.
+fn is_before(start: u32, other: u32) -> bool {
+    (start.wrapping_sub(other | 1) as i32) <= 0
+}
+
+fn halves(hash: u64) -> [u32; 2] {
+    [hash as u32, (hash >> 32) as u32]
+}
+
 /// The fingerprint is a keyed hash already.
 fn hash(fingerprint: [u32; 2]) -> u64 {
     u64::from(fingerprint[0]) | u64::from(fingerprint[1]) << 32
@@ -513,6 +561,7 @@ mod tests {
 
     const START: Option<u64> = Some(1_795_410_000_000_000_000);
     const LATER: Option<u64> = Some(1_795_410_000_500_000_000);
+    const LAST: Option<u64> = Some(1_795_410_002_000_000_000);
 
     fn dump(seen: &mut SeenFlows, records: &[FlowRecord]) -> Vec<Sight> {
         seen.begin_dump(0);
@@ -532,6 +581,10 @@ mod tests {
             } => Some((original.bytes, age, zeroed)),
             Sight::New { .. } | Sight::Repeated => None,
         }
+    }
+
+    fn is_new(sight: Sight) -> bool {
+        matches!(sight, Sight::New { .. })
     }
 
     #[test]
@@ -612,13 +665,54 @@ mod tests {
     fn a_flow_that_began_anew_with_the_same_tuple_counts_from_nothing() {
         let mut seen = SeenFlows::new(10);
         dump(&mut seen, &[flow(1, START, 1_000)]);
+        assert!(is_new(dump(&mut seen, &[flow(1, LATER, 1_200)])[0]));
         assert_eq!(
-            grown(dump(&mut seen, &[flow(1, LATER, 1_200)])[0]),
-            Some((1_200, 1, false))
+            grown(seen.see(&flow(1, LATER, 1_300))),
+            Some((100, 0, false))
         );
-        seen.see_end(&flow(1, LATER, 1_200));
-        let third = Some(START.unwrap() + 2_000_000_000);
-        assert_eq!(grown(seen.see(&flow(1, third, 7))), Some((7, 0, false)));
+        seen.see_end(&flow(1, LATER, 1_300));
+        assert!(is_new(seen.see(&flow(1, LAST, 7))));
+    }
+
+    #[test]
+    fn the_end_of_a_flow_is_its_own_where_another_has_its_tuple_and_id_already() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, START, 1_000)]);
+        assert!(is_new(seen.see(&flow(1, LATER, 50))));
+        assert_eq!(
+            grown(seen.see_end(&flow(1, START, 1_070))),
+            Some((70, 0, false))
+        );
+        assert_eq!(seen.see_end(&flow(1, START, 1_070)), Sight::Repeated);
+        let still = dump(&mut seen, &[flow(1, LATER, 90)]);
+        assert_eq!(grown(still[0]), Some((40, 1, false)));
+        dump(&mut seen, &[flow(1, LATER, 90)]);
+        assert_eq!(seen.len(), 1);
+    }
+
+    #[test]
+    fn an_end_that_is_told_late_of_a_flow_never_seen_is_not_that_of_the_next() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, LATER, 50)]);
+        assert!(is_new(seen.see_end(&flow(1, START, 1_000))));
+        assert_eq!(seen.see_end(&flow(1, START, 1_000)), Sight::Repeated);
+        for bytes in [90, 130] {
+            let sights = dump(&mut seen, &[flow(1, LATER, bytes)]);
+            assert_eq!(grown(sights[0]), Some((40, 1, false)));
+        }
+        assert_eq!(seen.len(), 1);
+    }
+
+    #[test]
+    fn a_birth_has_nothing_of_the_flow_that_had_its_tuple_and_id() {
+        let mut seen = SeenFlows::new(10);
+        seen.begin_dump(0);
+        seen.see_end(&flow(1, START, 1_000));
+        seen.see_birth(&flow(1, None, 0));
+        assert_eq!(seen.see(&flow(1, START, 900)), Sight::Repeated);
+        assert_eq!(grown(seen.see(&flow(1, LATER, 5))), Some((5, 0, false)));
+        assert_eq!(seen.see_end(&flow(1, START, 1_000)), Sight::Repeated);
+        assert_eq!(grown(seen.see_end(&flow(1, LATER, 7))), Some((2, 0, false)));
     }
 
     #[test]

@@ -187,6 +187,19 @@ fn flows_that_begin_without_a_stamp_still_add_up() {
 }
 
 #[test]
+fn flows_that_end_again_and_again_while_they_are_read_count_each_life_once() {
+    let harm = |lab: &Lab| {
+        for _ in 0..400 {
+            conntrack(lab, &["-F"]);
+        }
+    };
+    let Some((verdict, _)) = harmed(harm) else {
+        return;
+    };
+    assert!(verdict.coverage >= COVERED, "{verdict:#?}");
+}
+
+#[test]
 fn events_of_every_kind_and_none_still_add_up() {
     let harm = |lab: &Lab| {
         for events in ["0", "2", "1"] {
