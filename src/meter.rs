@@ -74,6 +74,17 @@ pub enum Delta {
     Unread,
 }
 
+/// Which table the answers of a pass are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// What was read before was of a kernel that is gone.
+    OtherKernel,
+    /// What was read before was of another table of that name.
+    Another,
+    /// A counter of it was read before, or none of that name ever was.
+    Same,
+}
+
 /// A counter of others, and of which table the kernel's value is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Existing {
@@ -178,48 +189,64 @@ impl Meter {
         }
     }
 
-    /// Says which table the answers of this pass came from. What a table that others made anew holds was counted since
-    /// it was made, or was put back. Where all devices moved no more than `bound_bytes` since the last reading, a higher
-    /// value was. Returns whether there is one that counters were read from before: something may be missing.
-    pub fn came_from(&mut self, table: usize, handle: u64, bound_bytes: Option<u64>) -> bool {
-        let Some((_, names)) = self.foreign.get(table) else {
-            return false;
-        };
-        let mut remade = false;
-        for &position in &names.order {
-            let counter = &mut self.counters[position];
-            if counter.last_pass == self.pass {
-                remade |= counter.came_from(handle, bound_bytes);
-            }
-        }
-        remade
+    /// Of which table the answers are that this pass has of the table at that position of `foreign_tables`, which has
+    /// that handle.
+    pub fn origin(&self, table: usize, handle: u64) -> Origin {
+        let known = self.answered(table).filter_map(Metered::read_from);
+        let origins = known.map(|before| match before {
+            0 => Origin::OtherKernel,
+            before if before == handle => Origin::Same,
+            _ => Origin::Another,
+        });
+        origins.max().unwrap_or(Origin::Same)
     }
 
-    /// The same of a table that is loaded with counters at 0: all that they hold is news, unless one of them holds more
-    /// than `bound_bytes` says that can have passed since the last reading, which is asked only where the table is another
-    /// one. Then it was put back with old values, and none of them is believed.
-    pub fn was_loaded(
-        &mut self,
-        table: usize,
-        handle: u64,
-        bound_bytes: impl FnOnce() -> Option<u64>,
-    ) -> bool {
+    /// The most bytes that one of those counters holds whose last value was another table's.
+    pub fn most_anew(&self, table: usize, handle: u64) -> Option<u64> {
+        let answered = self.answered(table);
+        let anew = answered.filter(|counter| counter.is_anew(handle));
+        anew.map(|counter| counter.passing.bytes).max()
+    }
+
+    /// Takes those answers as of the table of that handle. What a table that others made anew holds was counted since it
+    /// was made, or was put back. Where all devices moved no more than `bound_bytes` since the last reading, a higher value
+    /// was.
+    pub fn came_from(&mut self, table: usize, handle: u64, bound_bytes: Option<u64>) {
+        self.each_answered(table, |counter| counter.came_from(handle, bound_bytes));
+    }
+
+    /// The same of a table that is loaded with counters at 0: all that they hold is news, or none of it where it is not
+    /// `believed`.
+    pub fn was_loaded(&mut self, table: usize, handle: u64, believed: bool) {
+        self.each_answered(table, |counter| {
+            if counter.is_anew(handle) {
+                counter.kernel = match believed {
+                    true => Volume::default(),
+                    false => counter.passing,
+                };
+            }
+            counter.came_from(handle, None);
+        });
+    }
+
+    /// The counters of the table at that position of which the pass going on has an answer.
+    fn answered(&self, table: usize) -> impl Iterator<Item = &Metered> {
+        let names = self.foreign.get(table).into_iter();
+        let positions = names.flat_map(|(_, names)| names.order.iter());
+        let counters = positions.map(|position| &self.counters[*position]);
+        counters.filter(|counter| counter.last_pass == self.pass)
+    }
+
+    fn each_answered(&mut self, table: usize, mut then: impl FnMut(&mut Metered)) {
         let Some((_, names)) = self.foreign.get(table) else {
-            return false;
+            return;
         };
-        let is_anew = |at: &usize| self.counters[*at].is_anew(self.pass, handle);
-        let anew: Vec<usize> = names.order.iter().copied().filter(is_anew).collect();
-        let bound_bytes = (!anew.is_empty()).then(bound_bytes).flatten();
-        let most = anew.iter().map(|at| self.counters[*at].passing.bytes).max();
-        let believed = bound_bytes.is_none_or(|bound| most.is_none_or(|most| most <= bound));
-        for at in anew {
-            let counter = &mut self.counters[at];
-            counter.kernel = match believed {
-                true => Volume::default(),
-                false => counter.passing,
-            };
+        for position in &names.order {
+            let counter = &mut self.counters[*position];
+            if counter.last_pass == self.pass {
+                then(counter);
+            }
         }
-        self.came_from(table, handle, bound_bytes)
     }
 
     /// Ends the pass: its answers are a reading made at `at`. Counters without an answer are `Unread`; returns how
@@ -359,16 +386,20 @@ impl Metered {
         self.last_pass = pass;
     }
 
-    /// Whether what the pass brought is of another table than what was read before.
-    fn is_anew(&self, pass: u64, handle: u64) -> bool {
-        let before = self.existing.as_ref().and_then(|existing| existing.handle);
-        self.last_pass == pass && before.is_some_and(|before| before != handle)
+    /// The handle of the table that it was last read from, if it was.
+    fn read_from(&self) -> Option<u64> {
+        self.existing.as_ref().and_then(|existing| existing.handle)
     }
 
-    /// What the pass brought is of the table of that handle. Returns whether that is another than before.
-    fn came_from(&mut self, handle: u64, bound_bytes: Option<u64>) -> bool {
+    /// Whether that was another one than that of this handle.
+    fn is_anew(&self, handle: u64) -> bool {
+        self.read_from().is_some_and(|before| before != handle)
+    }
+
+    /// What the pass brought is of the table of that handle.
+    fn came_from(&mut self, handle: u64, bound_bytes: Option<u64>) {
         let Some(existing) = &mut self.existing else {
-            return false;
+            return;
         };
         let Some(before) = existing.handle.replace(handle) else {
             // Never read before: without a total it begins with all that the kernel has; a total goes on, and what the
@@ -376,10 +407,10 @@ impl Metered {
             if self.total != Volume::default() {
                 self.kernel = self.passing;
             }
-            return false;
+            return;
         };
         if before == handle {
-            return false;
+            return;
         }
         let fell =
             self.passing.bytes < self.kernel.bytes || self.passing.packets < self.kernel.packets;
@@ -393,7 +424,6 @@ impl Metered {
         }
         // An interval in which it did not always count gives no rate.
         self.read_at = None;
-        before != 0
     }
 
     /// Takes the value that the pass brought.
@@ -617,22 +647,30 @@ mod tests {
         handle: u64,
         bytes: u64,
         bound: Option<u64>,
-    ) -> bool {
+    ) -> Origin {
         meter.begin();
         meter.record_foreign(0, record("a", bytes));
-        let remade = meter.came_from(0, handle, bound);
+        let origin = meter.origin(0, handle);
+        meter.came_from(0, handle, bound);
         meter.end(seconds(at));
-        remade
+        origin
     }
 
     /// A pass in which table 0 of others, of that handle and loaded with counters at 0, says these bytes of `a` and `b`.
-    fn read_loaded(meter: &mut Meter, at: u64, handle: u64, bytes: [u64; 2], bound: u64) -> bool {
+    fn read_loaded(
+        meter: &mut Meter,
+        at: u64,
+        handle: u64,
+        bytes: [u64; 2],
+        believed: bool,
+    ) -> (Origin, Option<u64>) {
         meter.begin();
         meter.record_foreign(0, record("a", bytes[0]));
         meter.record_foreign(0, record("b", bytes[1]));
-        let remade = meter.was_loaded(0, handle, || Some(bound));
+        let found = (meter.origin(0, handle), meter.most_anew(0, handle));
+        meter.was_loaded(0, handle, believed);
         meter.end(seconds(at));
-        remade
+        found
     }
 
     fn loaded() -> Meter {
@@ -654,19 +692,24 @@ mod tests {
     #[test]
     fn what_a_table_holds_that_is_loaded_at_0_is_news_however_high() {
         let mut meter = loaded();
-        assert!(
-            !read_loaded(&mut meter, 1, 7, [100, 10], 0),
+        assert_eq!(
+            read_loaded(&mut meter, 1, 7, [100, 10], true),
+            (Origin::Same, None),
             "never read before"
         );
         assert_eq!(totals(&meter), [100, 10]);
         // Lower, the same and higher than before: each was counted since the load.
-        assert!(read_loaded(&mut meter, 2, 8, [60, 10], 500));
+        assert_eq!(
+            read_loaded(&mut meter, 2, 8, [60, 10], true),
+            (Origin::Another, Some(60))
+        );
         assert_eq!(totals(&meter), [160, 20]);
-        assert!(read_loaded(&mut meter, 3, 9, [400, 10], 500));
+        read_loaded(&mut meter, 3, 9, [400, 10], true);
         assert_eq!(totals(&meter), [560, 30]);
         assert_eq!(meter.counters()[0].delta, Delta::First, "no rate");
-        assert!(
-            !read_loaded(&mut meter, 4, 9, [410, 11], 0),
+        assert_eq!(
+            read_loaded(&mut meter, 4, 9, [410, 11], false),
+            (Origin::Same, None),
             "the same table"
         );
         assert_eq!(totals(&meter), [570, 31]);
@@ -674,13 +717,25 @@ mod tests {
     }
 
     #[test]
-    fn one_value_that_cannot_be_traffic_makes_all_of_its_table_old() {
+    fn what_is_not_believed_counts_from_then_on() {
         let mut meter = loaded();
-        read_loaded(&mut meter, 1, 7, [100, 10], 0);
-        assert!(read_loaded(&mut meter, 2, 8, [90, 5], 89));
+        read_loaded(&mut meter, 1, 7, [100, 10], true);
+        read_loaded(&mut meter, 2, 8, [90, 5], false);
         assert_eq!(totals(&meter), [100, 10]);
-        read_loaded(&mut meter, 3, 8, [95, 6], 0);
-        assert_eq!(totals(&meter), [105, 11], "what it counts from then on");
+        read_loaded(&mut meter, 3, 8, [95, 6], false);
+        assert_eq!(totals(&meter), [105, 11]);
+    }
+
+    #[test]
+    fn one_counter_that_goes_on_makes_the_table_the_same() {
+        let mut meter = loaded();
+        read_loaded(&mut meter, 1, 7, [100, 10], true);
+        meter.counters[1].existing.as_mut().unwrap().handle = Some(3);
+        assert_eq!(
+            read_loaded(&mut meter, 2, 7, [100, 900], true),
+            (Origin::Same, Some(900))
+        );
+        assert_eq!(totals(&meter), [100, 910]);
     }
 
     #[test]
@@ -717,11 +772,13 @@ mod tests {
             (900, Some(500), 1_000),
         ] {
             let mut meter = with_existing(Some(7), counted(1_000));
-            assert!(read_foreign(&mut meter, 1, 8, bytes, bound));
+            let origin = read_foreign(&mut meter, 1, 8, bytes, bound);
+            assert_eq!(origin, Origin::Another);
             let counter = &meter.counters()[1];
             assert_eq!(counter.total.bytes, total, "{bytes} {bound:?}");
             assert_eq!((counter.delta, counter.resets), (Delta::First, 0));
-            assert!(!read_foreign(&mut meter, 2, 8, bytes + 50, bound));
+            let origin = read_foreign(&mut meter, 2, 8, bytes + 50, bound);
+            assert_eq!(origin, Origin::Same);
             assert_eq!(meter.counters()[1].total.bytes, total + 50);
         }
     }
@@ -730,7 +787,7 @@ mod tests {
     fn a_fall_within_one_table_is_a_reset() {
         let mut meter = with_existing(Some(7), counted(1_000));
         read_foreign(&mut meter, 1, 7, 1_100, Some(0));
-        assert!(!read_foreign(&mut meter, 2, 7, 300, Some(0)));
+        read_foreign(&mut meter, 2, 7, 300, Some(0));
         let counter = &meter.counters()[1];
         assert_eq!((counter.total.bytes, counter.resets), (1_400, 1));
         assert!(matches!(counter.delta, Delta::Reset { .. }));
@@ -739,23 +796,25 @@ mod tests {
     #[test]
     fn a_counter_never_read_before_begins_with_all_it_has_unless_a_total_goes_on() {
         let mut fresh = with_existing(None, Carried::default());
-        assert!(!read_foreign(&mut fresh, 1, 7, 5_000, Some(0)));
+        let origin = read_foreign(&mut fresh, 1, 7, 5_000, Some(0));
+        assert_eq!(origin, Origin::Same);
         assert_eq!(totals(&fresh), [0, 5_000, 0]);
         let known = Carried {
             kernel: Volume::default(),
             ..counted(1_000)
         };
         let mut known = with_existing(None, known);
-        assert!(!read_foreign(&mut known, 1, 7, 5_000, Some(0)));
+        read_foreign(&mut known, 1, 7, 5_000, Some(0));
         assert_eq!(known.counters()[1].total.bytes, 1_000);
         read_foreign(&mut known, 2, 7, 5_100, Some(0));
         assert_eq!(known.counters()[1].total.bytes, 1_100);
     }
 
     #[test]
-    fn a_kernel_that_is_gone_leaves_no_gap_in_a_table_of_others() {
+    fn a_kernel_that_is_gone_is_told_from_a_table_made_anew() {
         let mut meter = with_existing(Some(0), counted(1_000));
-        assert!(!read_foreign(&mut meter, 1, 7, 400, None));
+        let origin = read_foreign(&mut meter, 1, 7, 400, None);
+        assert_eq!(origin, Origin::OtherKernel);
         assert_eq!(meter.counters()[1].total.bytes, 1_400);
     }
 

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::kernel::devices::{Devices, Moved, moved_between, moved_by_all};
 use crate::kernel::error::KernelError;
 use crate::kernel::nftables::{CountersRead, Nftables};
-use crate::meter::Meter;
+use crate::meter::{Meter, Origin};
 use crate::units::{ForeignTable, TableFamily, Tick};
 
 /// More gaps than this at one reading are one record in the log.
@@ -42,6 +42,10 @@ struct Followed {
     moved_at_load: Option<(u64, Vec<Moved>)>,
     /// 0 before it was read in this run.
     handle: u64,
+    /// Whether what it held when it was first read can have been counted by it; not asked of tables that others make.
+    believed: bool,
+    /// Whether it was found missing in this run, since it was last read.
+    is_missed: bool,
     /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
     generation: Option<u16>,
     /// When it was last there; `None` where it never was.
@@ -102,6 +106,8 @@ impl Foreign {
                     is_loaded: self.is_loaded(table),
                     moved_at_load: None,
                     handle: 0,
+                    believed: true,
+                    is_missed: false,
                     generation: None,
                     read_at: last.map(|(at, _)| at),
                     moved_by_then: Some(last.map_or_else(Vec::new, |(_, moved)| moved.to_vec())),
@@ -123,20 +129,26 @@ impl Foreign {
     ) -> Result<bool, KernelError> {
         let mut interrupted = false;
         for (position, followed) in self.tables.iter_mut().enumerate() {
+            let handle_before = followed.handle;
             let read = followed.read(nftables, meter, position)?;
             interrupted |= read.interrupted;
             if read.generation.is_none() {
                 followed.is_gone(movement);
                 continue;
             }
-            let (remade, bound_bytes) = if followed.is_loaded {
-                followed.was_loaded(meter, position, movement, devices)
-            } else {
-                let bound_bytes = followed.moved_since(movement);
-                let remade = meter.came_from(position, followed.handle, bound_bytes);
-                (remade, bound_bytes)
+            // A counter that a reload brings back was last read from an earlier table; this one goes on.
+            let origin = match followed.handle == handle_before {
+                true => Origin::Same,
+                false => meter.origin(position, followed.handle),
             };
-            if let Some(from) = followed.read_at.filter(|_| remade) {
+            let bound_bytes = followed.settle(meter, position, origin, movement, devices);
+            // What another kernel's counters missed until this run began was said when it began.
+            let missed = match origin {
+                Origin::Same => false,
+                Origin::Another => true,
+                Origin::OtherKernel => followed.is_missed,
+            };
+            if let Some(from) = followed.read_at.filter(|_| missed) {
                 self.gaps.push(GapOf {
                     table: followed.table.clone(),
                     is_loaded: followed.is_loaded,
@@ -145,6 +157,7 @@ impl Foreign {
                     bound_bytes,
                 });
             }
+            followed.is_missed = false;
             followed.read_at = Some(tick.wall);
             followed.moved_by_then = None;
         }
@@ -226,32 +239,59 @@ impl Followed {
         Ok(again)
     }
 
-    /// Whether another one was loaded since counters were last read, and at most how many bytes they missed until then.
-    fn was_loaded(
+    /// Tells the meter which table its answers are of. Returns at most how many bytes that table and the one before have
+    /// missed, where it is another one.
+    fn settle(
         &mut self,
         meter: &mut Meter,
         position: usize,
+        origin: Origin,
         movement: Movement<'_>,
         devices: &mut Devices,
-    ) -> (bool, Option<u64>) {
+    ) -> Option<u64> {
+        if !self.is_loaded {
+            let is_another = origin != Origin::Same;
+            let bound_bytes = is_another.then(|| self.moved_since(movement)).flatten();
+            meter.came_from(position, self.handle, bound_bytes);
+            return bound_bytes;
+        }
+        let bound_bytes = match origin {
+            Origin::Same => None,
+            Origin::Another | Origin::OtherKernel => {
+                let most = meter.most_anew(position, self.handle);
+                self.was_loaded(most.unwrap_or_default(), movement, devices)
+            }
+        };
+        meter.was_loaded(position, self.handle, self.believed);
+        bound_bytes
+    }
+
+    /// Another one was loaded since counters were last read, one of which holds `most` bytes now. Decides whether they can
+    /// have been counted since, and returns at most how many bytes were missed until it was loaded.
+    fn was_loaded(
+        &mut self,
+        most: u64,
+        movement: Movement<'_>,
+        devices: &mut Devices,
+    ) -> Option<u64> {
         let before = self.moved_by_then.as_deref().unwrap_or(movement.before);
-        let mut now = Vec::new();
+        let at_load = (self.moved_at_load.take()).filter(|(handle, _)| *handle == self.handle);
         // After the counters, so that it is a bound for what they hold. Devices begin at 0 with the machine, so where
         // nothing is known of before, what they have moved is a bound too.
-        let remade = meter.was_loaded(position, self.handle, || {
-            devices.read(&mut now).ok()?;
-            moved_between(before, &now)
-        });
-        if !remade || before.is_empty() {
-            return (remade, None);
+        let mut now = Vec::new();
+        if devices.read(&mut now).is_err() {
+            self.believed = true;
+            return None;
         }
-        let at_load = (self.moved_at_load.take()).filter(|(handle, _)| *handle == self.handle);
-        let moved = at_load.map_or(now, |(_, moved)| moved);
-        let known = !moved.is_empty();
-        (true, known.then(|| moved_between(before, &moved)).flatten())
+        let bound = moved_between(before, &now);
+        self.believed = bound.is_none_or(|bound| most <= bound);
+        let by_load = at_load.map_or(now, |(_, moved)| moved);
+        let known = !before.is_empty();
+        known.then(|| moved_between(before, &by_load)).flatten()
     }
 
     fn is_gone(&mut self, movement: Movement<'_>) {
+        self.is_missed = true;
         if self.read_at.is_some() && self.moved_by_then.is_none() {
             self.moved_by_then = Some(movement.before.to_vec());
         }

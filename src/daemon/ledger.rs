@@ -111,6 +111,15 @@ impl Ledger {
     /// nothing broke.
     pub fn new(saved: Option<Saved>, continuity: Continuity, here: &Identity, table: &str) -> Self {
         let mut memory = saved.unwrap_or_default();
+        if continuity == Continuity::Unbroken {
+            // It was read as a table that others load, and is ours again.
+            let handle = memory.table_handle;
+            for (name, carried) in &mut memory.counters {
+                carried.existing.take_if(|existing| {
+                    existing.handle == Some(handle) && is_in_table(&existing.counter, table, name)
+                });
+            }
+        }
         if let Continuity::Broken(broken) = continuity {
             for carried in memory.counters.values_mut() {
                 match &mut carried.existing {
@@ -145,20 +154,20 @@ impl Ledger {
         here: &Identity,
         table: &str,
     ) -> Self {
+        let before = saved.as_ref().map(|saved| saved.table.clone());
+        let before = before.unwrap_or_else(|| table.to_owned());
+        let goes_on = before == table && !matches!(continuity, Continuity::Broken(_));
         let mut ledger = Ledger::new(saved, continuity, here, table);
-        let goes_on = !matches!(continuity, Continuity::Broken(_));
-        let handle = if goes_on {
-            ledger.memory.table_handle
-        } else {
-            0
-        };
+        let own = Some(ledger.memory.table_handle);
         for (name, carried) in &mut ledger.memory.counters {
-            if carried.existing.is_none() {
-                carried.existing = in_table(table, name).map(|counter| Existing {
-                    counter,
-                    handle: Some(handle),
-                });
-            }
+            let handle = match &carried.existing {
+                None => own,
+                Some(existing) if is_in_table(&existing.counter, &before, name) => existing.handle,
+                Some(_) => continue,
+            };
+            // What another table held is nothing that this one counted.
+            let handle = handle.map(|handle| if goes_on { handle } else { 0 });
+            carried.existing = in_table(table, name).map(|counter| Existing { counter, handle });
         }
         ledger.static_table = Some(table.to_owned());
         ledger
@@ -292,6 +301,10 @@ impl Ledger {
 fn in_table(table: &str, name: &CounterName) -> Option<ExistingCounter> {
     // Names of the configuration are such that nft takes them.
     ExistingCounter::new(TableFamily::Inet, table, name.as_str()).ok()
+}
+
+fn is_in_table(counter: &ExistingCounter, table: &str, name: &CounterName) -> bool {
+    counter.is_in(TableFamily::Inet, table) && counter.counter() == name.as_str()
 }
 
 #[cfg(test)]
@@ -436,6 +449,46 @@ mod tests {
         let carried = ledger.carried(&counter);
         assert_eq!((carried.total.bytes, carried.kernel.bytes), (900, 0));
         assert_eq!(carried.existing, None);
+    }
+
+    #[test]
+    fn a_table_read_as_loaded_by_others_is_ours_again_with_what_it_held() {
+        let name = CounterName::new("wan_in").unwrap();
+        for (handle, kernel) in [(7, 900), (6, 0)] {
+            let mut saved = saved();
+            saved.counters.get_mut(&name).unwrap().existing =
+                existing("inet flowctl wan_in", Some(handle));
+            let ledger = Ledger::new(Some(saved), Continuity::Unbroken, &here(), "flowctl");
+            assert_eq!(ledger.carried_own(&name).kernel.bytes, kernel, "{handle}");
+        }
+    }
+
+    #[test]
+    fn a_loaded_table_of_another_name_holds_nothing_that_was_counted_before() {
+        let name = CounterName::new("wan_in").unwrap();
+        let of = |saved: Saved, table: &str| {
+            let ledger = Ledger::of_static(Some(saved), Continuity::Unbroken, &here(), table);
+            let carried = &ledger.memory.counters[&name];
+            assert_eq!(carried.total.bytes, 900);
+            carried.existing.clone()
+        };
+        let mut loaded = saved();
+        loaded.counters.get_mut(&name).unwrap().existing = existing("inet flowctl wan_in", Some(6));
+        assert_eq!(
+            of(saved(), "flowctl"),
+            existing("inet flowctl wan_in", Some(7))
+        );
+        assert_eq!(of(saved(), "other"), existing("inet other wan_in", Some(0)));
+        assert_eq!(
+            of(loaded.clone(), "flowctl"),
+            existing("inet flowctl wan_in", Some(6))
+        );
+        assert_eq!(
+            of(loaded.clone(), "other"),
+            existing("inet other wan_in", Some(0))
+        );
+        loaded.counters.get_mut(&name).unwrap().existing = existing("inet t c", Some(6));
+        assert_eq!(of(loaded, "other"), existing("inet t c", Some(6)));
     }
 
     #[test]

@@ -123,8 +123,11 @@ pub fn recall_static(
     let continuity = Continuity::of_kernel(saved.as_ref(), &here);
     let cause = match continuity {
         Continuity::Broken(broken) => broken.cause(),
-        // That the table is another one shows when it is read.
-        Continuity::Unknown | Continuity::Unbroken => None,
+        // That a table of the same name is another one shows when it is read.
+        Continuity::Unknown | Continuity::Unbroken => {
+            let renamed = counting.is_some_and(|saved| saved.table != table);
+            renamed.then_some("the table that is read has another name now")
+        }
     };
     Ok(Recalled {
         ledger: Ledger::of_static(saved, continuity, &here, table),

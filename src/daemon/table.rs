@@ -274,7 +274,11 @@ impl Table {
         if generation.is_none() || generation == self.generation {
             return Ok(true);
         }
-        let found = self.nftables.own_table(&self.ruleset.table)?;
+        let found = match self.nftables.own_table(&self.ruleset.table) {
+            // Another stands in its place. The repair that is due says so, and what else there is to read is read.
+            Err(KernelError::StaticTable { .. } | KernelError::ForeignTable { .. }) => None,
+            found => found?,
+        };
         let same = found.is_some_and(|table| table.handle == self.handle);
         if same {
             self.generation = generation;

@@ -508,11 +508,142 @@ fn a_table_that_flowctl_had_installed_goes_on_counting_until_rules_are_loaded() 
 }
 
 #[test]
+fn a_table_of_flowctls_own_that_is_read_as_static_for_a_while_counts_nothing_twice() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, COUNTERS);
+    let mut sent = 0;
+    let mut run = |configuration: &str| {
+        bench.configure(configuration);
+        let daemon = bench.start();
+        sent += burst(&lab, 50);
+        assert_eq!(bytes(&daemon.settle()), sent);
+        daemon.kill();
+        sent += burst(&lab, 10);
+    };
+    run(COUNTERS);
+    run(&config());
+    run(COUNTERS);
+    run(&config());
+    let removed = bench.flowctl(&["remove"]);
+    assert!(removed.status.success(), "{}", said(&removed));
+    bench.configure(COUNTERS);
+    let daemon = bench.start();
+    assert_eq!(bytes(&daemon.status()), sent, "what remove took in");
+    assert_eq!(gaps(&bench), []);
+}
+
+#[test]
+fn a_counter_that_a_reload_brings_back_counts_from_the_load_of_its_rules() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let more = "[counters.up]\nfrom = \"home\"\nout = \"wan\"\n";
+    let bench = Bench::new(&lab.router, &(config() + more));
+    load(&bench);
+    let daemon = bench.start();
+    let mut up = burst(&lab, 50);
+    daemon.settle();
+    bench.configure(&config());
+    load(&bench);
+    await_gaps(&bench, 1);
+    daemon.signal(rustix::process::Signal::HUP);
+    await_gone(&daemon, "static_rules_differ");
+    burst(&lab, 20);
+    daemon.settle();
+    // The rules first, and the daemon is told when it has long counted with them.
+    bench.configure(&(config() + more));
+    load(&bench);
+    await_gaps(&bench, 2);
+    up += burst(&lab, 200);
+    daemon.settle();
+    daemon.signal(rustix::process::Signal::HUP);
+    let counter = eventually("the counter is read", || {
+        let report = daemon.status();
+        let mut counters = report.counters.iter();
+        let up = counters.find(|counter| counter.name.as_str() == "up" && counter.present);
+        up.cloned()
+    });
+    assert_eq!(counter.bytes, up);
+    up += burst(&lab, 10);
+    daemon.settle();
+    assert_eq!(daemon.counter("up").bytes, up);
+    assert_eq!(gaps(&bench).len(), 2, "nothing was loaded since");
+}
+
+#[test]
+fn static_rules_of_another_name_go_on_with_a_gap() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let named = |name: &str| format!("table.name = \"{name}\"\n{}", config());
+    let bench = Bench::new(&lab.router, &named("one"));
+    load(&bench);
+    let daemon = bench.start();
+    let mut sent = burst(&lab, 50);
+    daemon.settle();
+    daemon.stop();
+    let lost = burst(&lab, 20);
+    bench.nft(&["delete", "table", "inet", "one"]);
+    bench.configure(&named("two"));
+    load(&bench);
+    sent += burst(&lab, 300);
+    let daemon = bench.start();
+    assert_eq!(bytes(&daemon.status()), sent);
+    let stated = gaps(&bench);
+    assert_eq!(stated.len(), 1, "{stated:?}");
+    assert!(stated[0].cause.contains("another name"), "{stated:?}");
+    assert!(stated[0].bound_bytes.unwrap() >= lost, "{stated:?}");
+    sent += burst(&lab, 10);
+    assert_eq!(bytes(&daemon.settle()), sent);
+}
+
+#[test]
+fn rules_that_this_boot_loads_after_the_daemon_leave_a_gap_until_then() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, &config());
+    load(&bench);
+    let daemon = bench.start();
+    let mut sent = burst(&lab, 50);
+    daemon.settle();
+    daemon.stop();
+    boot_anew(&bench);
+    bench.nft(&["delete", "table", "inet", "flowctl"]);
+    let daemon = bench.start();
+    burst(&lab, 20);
+    daemon.settle();
+    load(&bench);
+    sent += burst(&lab, 30);
+    assert_eq!(bytes(&daemon.settle()), sent);
+    let causes: Vec<String> = (gaps(&bench).into_iter()).map(|gap| gap.cause).collect();
+    let expected = [
+        "the machine was started anew",
+        "table inet flowctl was loaded anew",
+    ];
+    assert_eq!(causes, expected);
+}
+
+#[test]
 fn rules_loaded_under_a_daemon_with_a_table_of_its_own_are_left_alone_until_it_is_restarted() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;
     };
-    let bench = Bench::new(&lab.router, &format!("table.protect = \"off\"{COUNTERS}"));
+    // Of others, and still read.
+    let others = "[counters.others]\nexisting = \"inet others seen\"\n";
+    let counters = format!("table.protect = \"off\"{COUNTERS}{others}");
+    let bench = Bench::new(&lab.router, &counters);
+    bench.nft(&["add", "table", "inet", "others"]);
+    bench.nft(&[
+        "add",
+        "counter",
+        "inet",
+        "others",
+        "seen",
+        "{ packets 1 bytes 70; }",
+    ]);
     let mut daemon = bench.start();
     let mut sent = burst(&lab, 100);
     daemon.settle();
@@ -521,6 +652,9 @@ fn rules_loaded_under_a_daemon_with_a_table_of_its_own_are_left_alone_until_it_i
     let failed = await_found(&daemon, "repair_failed");
     assert!(failed.message.contains("restart flowctl"), "{failed:?}");
     assert_eq!(bytes(&daemon.settle()), sent);
+    assert!(found(&daemon, "reading_failed").is_none());
+    let counter = daemon.counter("others");
+    assert_eq!((counter.present, counter.bytes), (true, 70));
     sent += burst(&lab, 20);
     daemon.stop();
     daemon = bench.start();
