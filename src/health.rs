@@ -75,7 +75,7 @@ pub enum Standing {
 pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
     let mut found = Vec::new();
     if let Some(rules) = facts.static_rules {
-        found.extend(judge_static(&config.table.name, rules));
+        found.extend(judge_static(config, rules));
     } else if facts.table_foreign {
         found.push(entry(
             "table_foreign",
@@ -138,7 +138,7 @@ pub fn judge(config: &Config, facts: &Facts) -> Vec<Health> {
 }
 
 /// What is to be done about static rules is done by whoever loads them.
-fn judge_static(table: &str, rules: StaticRules) -> Vec<Health> {
+fn judge_static(config: &Config, rules: StaticRules) -> Vec<Health> {
     const LOAD: &str =
         "load what `flowctl plan --format nft` prints, or reload the service that does";
     let differ = |message: String, fix: &str| {
@@ -149,6 +149,7 @@ fn judge_static(table: &str, rules: StaticRules) -> Vec<Health> {
             fix,
         )]
     };
+    let table = &config.table.name;
     match rules.standing {
         Standing::Missing => {
             let message = format!(
@@ -171,6 +172,21 @@ fn judge_static(table: &str, rules: StaticRules) -> Vec<Health> {
             ),
             "nothing to do if that is meant: table.static = true in the configuration says so",
         )],
+        // Only a table that is found so can be without being told from the configuration.
+        Standing::Differs if config.followed().next().is_some() => {
+            let names = config
+                .followed()
+                .map(|subnet| format!("subnets.{}", subnet.name));
+            let names = names.collect::<Vec<_>>().join(", ");
+            differ(
+                format!(
+                    "the table inet {table} was loaded with the system's ruleset, and no such table is made from this \
+                     configuration, in which {names} would follow devices"
+                ),
+                "write the prefixes as a list and load what `flowctl plan --format nft` prints, or take the table out of \
+                 the system's ruleset, delete it and restart flowctl",
+            )
+        }
         Standing::Differs => differ(
             format!(
                 "the table inet {table} was not made from this configuration by this flowctl: counters may be missing or \

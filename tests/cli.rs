@@ -462,3 +462,16 @@ fn what_a_package_installs_names_every_command() {
     let why = text(&refused.stderr);
     assert!(why.contains("cannot write the manual pages to"), "{why}");
 }
+
+#[test]
+fn a_ruleset_to_load_is_made_of_a_file_and_of_nothing_that_is_found() {
+    assert!(
+        !Path::new("/etc/flowctl/flowctl.toml").exists(),
+        "this machine has a configuration of its own"
+    );
+    let made = output(&["plan", "--format", "nft"]);
+    assert_eq!(made.status.code(), Some(78));
+    assert!(made.stdout.is_empty());
+    let said = text(&made.stderr);
+    assert!(said.contains("/etc/flowctl/flowctl.toml"), "{said}");
+}

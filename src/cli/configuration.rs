@@ -2,7 +2,7 @@
 
 use super::exit::ExitCode;
 use super::format::counted;
-use super::{Options, output};
+use super::{DEFAULT_CONFIG, Options, output};
 use crate::config::source::{SourceError, Sourced};
 use crate::config::{self, Config, Connected, LoadError, Problem};
 use crate::kernel::network::NetworkReader;
@@ -26,7 +26,17 @@ pub fn demand(options: &Options) -> Result<Config, ExitCode> {
     }
 }
 
-/// The same, telling nothing about what is found.
+/// The same as it was written, by somebody and not by what is found; nothing is resolved.
+pub fn written(options: &Options) -> Result<Config, ExitCode> {
+    let path = options.config.clone();
+    let path = path.unwrap_or_else(|| DEFAULT_CONFIG.into());
+    config::load(&path).map_err(|error| {
+        complain(&error);
+        ExitCode::BadConfiguration
+    })
+}
+
+/// From the file, else what is found, which is not told.
 pub fn read(options: &Options) -> Result<Sourced, ExitCode> {
     options.source().read().map_err(|error| refuse(&error))
 }

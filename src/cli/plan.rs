@@ -31,10 +31,10 @@ fn explain(options: &Options) -> ExitCode {
     output::print(&format!("{table}\n{}", describe::render(&config)))
 }
 
-/// A function of the configuration alone: label bits that a daemon has given are no part of it.
+/// A function of the file alone: label bits that a daemon has given are no part of it, nor is what this machine has.
 fn print_file(options: &Options) -> ExitCode {
-    let config = match configuration::read(options) {
-        Ok(sourced) => sourced.config,
+    let config = match configuration::written(options) {
+        Ok(config) => config,
         Err(code) => return code,
     };
     let moving: Vec<String> = config

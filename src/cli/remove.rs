@@ -13,8 +13,8 @@ use crate::kernel::nftables::Nftables;
 use crate::sink::ask::{AskError, ask};
 use crate::sink::socket;
 
-/// How long a daemon may take to end: it gives its last verdicts first.
-const PATIENCE_ATTEMPTS: u32 = 100;
+/// How long a daemon may take to end, which gives its last verdicts first: as long as a service manager lets it.
+const PATIENCE_ATTEMPTS: u32 = 900;
 const PATIENCE_STEP: Duration = Duration::from_millis(100);
 const DEFAULT_TABLE: &str = "flowctl";
 
@@ -44,6 +44,14 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(removed) => {
             socket::clear(&socket);
             output::print(&render(&removed, &options.state_dir, stopped))
+        }
+        Err(error) if stopped && error.is_another_instance() => {
+            output::complain(format_args!(
+                "the daemon was asked to stop and has not ended after {} s, so its table is still there ({error}): run this \
+                 again when it has ended",
+                (PATIENCE_STEP * PATIENCE_ATTEMPTS).as_secs()
+            ));
+            ExitCode::AnotherInstance
         }
         Err(error) => run::complain(&error),
     }

@@ -93,6 +93,10 @@ impl Daemon {
     /// Goes over to the prefixes of the moment where the configuration in force has others. They are worked out on a
     /// thread of its own, as that takes a while where there are many counters.
     pub(super) fn follow(&mut self) {
+        if self.table.is_static() {
+            // Its rules have the prefixes that they were made with.
+            return;
+        }
         let surroundings = &mut self.surroundings;
         if surroundings.resolving || Arc::ptr_eq(&surroundings.connected, &surroundings.in_force) {
             return;
@@ -160,6 +164,9 @@ impl Daemon {
     /// Logs subnets that are not what they were, and once the network of the moment is in force, what packets of new
     /// prefixes may have gone uncounted until then.
     pub(super) fn tell(&mut self, changes: Vec<Event>) {
+        if self.table.is_static() {
+            return;
+        }
         let gains = |change: &Event| matches!(change, Event::Subnet { prefixes, before, .. } if prefixes.iter().any(|prefix| !before.contains(prefix)));
         let gained = changes.iter().any(gains);
         for change in changes {

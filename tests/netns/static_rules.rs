@@ -4,6 +4,7 @@
 use flowctl::event::{ConfigResult, Event};
 use flowctl::kernel::nft::Protection;
 use flowctl::kernel::nftables::Nftables;
+use flowctl::lab::link::Links;
 use flowctl::lab::{Direction, Ends, Family, Lab, LabOptions};
 use flowctl::report::{Health, Severity};
 use flowctl::units::BitRate;
@@ -468,6 +469,33 @@ fn rules_that_are_found_are_used_without_being_asked_for() {
     assert_eq!(bytes(&daemon.status()), sent);
     let more = burst(&lab, 5);
     assert_eq!(bytes(&daemon.settle()), sent + more);
+}
+
+#[test]
+fn rules_that_are_found_and_cannot_follow_devices_follow_none() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let bench = Bench::new(&lab.router, COUNTERS);
+    load(&bench);
+    let follows = COUNTERS.replace(
+        "home = [\"10.77.1.0/24\"]",
+        "home = { device = \"br-lan\" }",
+    );
+    assert_ne!(follows, COUNTERS);
+    bench.configure(&follows);
+    let daemon = bench.start();
+    let differ = await_found(&daemon, "static_rules_differ");
+    assert!(differ.message.contains("subnets.home"), "{differ:?}");
+    assert!(differ.fix.contains("as a list"), "{differ:?}");
+    let mut links = Links::open(&lab.router).unwrap();
+    let more = "10.77.9.1/24".parse().unwrap();
+    links.add_address("br-lan", more).unwrap();
+    pause(std::time::Duration::from_millis(1500));
+    let subnet = |event: &Event| matches!(event, Event::Subnet { .. });
+    assert!(!bench.records().iter().any(|record| subnet(&record.event)));
+    let sent = burst(&lab, 20);
+    assert_eq!(bytes(&daemon.settle()), sent);
 }
 
 #[test]
