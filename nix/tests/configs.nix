@@ -257,6 +257,24 @@ rec {
       };
   };
 
+  # That many subnets, of which none overlaps another.
+  subnets = count: {
+    services.flowctl.enable = true;
+    services.flowctl.subnets = builtins.listToAttrs (
+      builtins.genList (index: {
+        name = "subnet_${toString index}";
+        value =
+          let
+            high = index / 256;
+          in
+          [
+            "10.${toString high}.${toString (index - high * 256)}.0/24"
+            "fd00:${toString index}::/48"
+          ];
+      }) count
+    );
+  };
+
   # Those of `right` whose file has [table] static.
   static = [
     "static-protected"
