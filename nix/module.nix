@@ -81,6 +81,7 @@ let
   '';
 
   flowctl = lib.getExe cfg.package;
+  toSocket = lib.optionalString (socket != null) " --socket ${utils.escapeSystemdExecArg socket}";
 in
 {
   options.services.flowctl = mirrored // {
@@ -184,9 +185,7 @@ in
       startLimitIntervalSec = 10;
       serviceConfig = import ./module/service.nix // {
         ExecStart = "${flowctl} run${lib.optionalString hasFile " --config /etc/flowctl/flowctl.toml"}";
-        ExecReload = "${flowctl} reload${
-          lib.optionalString (socket != null) " --socket ${utils.escapeSystemdExecArg socket}"
-        }";
+        ExecReload = "${flowctl} reload${toSocket}";
       };
     };
   };
