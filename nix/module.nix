@@ -1,9 +1,11 @@
 # The NixOS module: options become one TOML file, checked when the system is built, and one hardened unit that is reloaded
-# when that file changes. It needs no flake and no overlay, does not need networking.nftables, and changes no firewall.
+# when that file changes, and restarted when what stands under `table` does. It needs no flake and no overlay, does not
+# need networking.nftables, and changes no firewall.
 {
   config,
   lib,
   pkgs,
+  utils,
   ...
 }:
 let
@@ -41,13 +43,13 @@ let
 
   hasFile = cfg.configFile != null || cfg.settings != { };
   socket = cfg.settings.control.socket or null;
-  tableName = cfg.settings.table.name or "flowctl";
   isStatic = cfg.settings.table.static or false;
 
-  written =
-    if cfg.configFile != null then cfg.configFile else toml.generate "flowctl.toml" cfg.settings;
+  written = "${
+    if cfg.configFile != null then cfg.configFile else toml.generate "flowctl.toml" cfg.settings
+  }";
   # A path outside of the store is not there yet when the system is built.
-  isBuilt = cfg.configFile == null || lib.hasPrefix builtins.storeDir "${cfg.configFile}";
+  isBuilt = lib.hasPrefix builtins.storeDir written;
   # Keys become options; a file of the user's own has lines that lead to the mistake.
   told =
     if cfg.configFile != null then
@@ -61,32 +63,33 @@ let
         sed 's|^[^ ]*/[^ :]*-flowctl\.toml:[0-9]*:[0-9]*: |services.flowctl.|' report
       '';
   checked = pkgs.runCommand "flowctl.toml" { nativeBuildInputs = [ cfg.package ]; } ''
-    if ! flowctl check --config ${written} > report 2>&1; then
+    if ! flowctl check --config ${lib.escapeShellArg written} > report 2>&1; then
       {
         ${told}
       } >&2
       exit 1
     fi
-    cp ${written} "$out"
+    cp ${lib.escapeShellArg written} "$out"
   '';
   file = if cfg.checkConfig && isBuilt then checked else written;
 
   # NixOS puts the table's name and braces around this itself, and replaces the table at each reload.
   staticTable = pkgs.runCommand "flowctl.nft" { nativeBuildInputs = [ cfg.package ]; } ''
     flowctl plan --format nft --config ${written} > ruleset
-    sed -n '/^table inet ${tableName} {$/,/^}$/p' ruleset | sed '1d;$d' > "$out"
+    sed '1,/^table inet .* {$/d; $d' ruleset > "$out"
     [ -s "$out" ]
   '';
 
   flowctl = lib.getExe cfg.package;
+  toSocket = lib.optionalString (socket != null) " --socket ${utils.escapeSystemdExecArg socket}";
 in
 {
   options.services.flowctl = mirrored // {
     enable = lib.mkEnableOption "flowctl, which counts traffic with nftables and tells who moved it when a threshold is crossed";
 
     package = lib.mkPackageOption pkgs "flowctl" { } // {
-      default = pkgs.callPackage ./package.nix { };
-      defaultText = literalExpression "pkgs.callPackage ./nix/package.nix { }";
+      default = pkgs.flowctl or (pkgs.callPackage ./package.nix { });
+      defaultText = literalExpression "pkgs.flowctl or (pkgs.callPackage ./nix/package.nix { })";
     };
 
     settings = mkOption {
@@ -103,7 +106,8 @@ in
       type = types.nullOr types.path;
       default = null;
       description = ''
-        A file in TOML to use instead of all other settings. Where it is in the Nix store, it is checked like them.
+        A file in TOML to use instead of all other settings. Where it is in the Nix store, it is checked like them. What
+        is written in JSON goes into {option}`services.flowctl.settings`, by `lib.importJSON`.
       '';
       example = literalExpression "./flowctl.toml";
     };
@@ -153,7 +157,7 @@ in
     };
 
     networking.nftables = mkIf isStatic {
-      tables.${tableName} = {
+      tables.${cfg.settings.table.name or "flowctl"} = {
         family = "inet";
         content = ''
           include "${staticTable}"
@@ -173,13 +177,15 @@ in
       ]
       ++ lib.optional (!hasFile) "network-online.target";
       reloadTriggers = mkIf hasFile [ config.environment.etc."flowctl/flowctl.toml".source ];
+      # The daemon refuses to change its table while it runs.
+      restartTriggers = mkIf (cfg.settings ? table) [ (builtins.toJSON cfg.settings.table) ];
       # Only a restart keeps what is in the descriptor store; a stop and a start would not.
       stopIfChanged = false;
       startLimitBurst = 5;
       startLimitIntervalSec = 10;
       serviceConfig = import ./module/service.nix // {
         ExecStart = "${flowctl} run${lib.optionalString hasFile " --config /etc/flowctl/flowctl.toml"}";
-        ExecReload = "${flowctl} reload${lib.optionalString (socket != null) " --socket ${socket}"}";
+        ExecReload = "${flowctl} reload${toSocket}";
       };
     };
   };

@@ -301,24 +301,28 @@ in
     problem "${entry "subnets" name}.device follows a device, whose prefixes change, and static rules cannot. Write the prefixes, or leave ${option "table.static"} out."
   ) (sectionOf "subnets");
 
-  # A problem for each prefix of one subnet that lies in one of another.
+  # A problem for each prefix of one subnet that lies in one of another: every network around it is looked up, of each
+  # length that there is.
   overlaps =
     let
       all = lib.filter ({ prefix, ... }: !(prefixes.hasHostBits prefix)) (parsed listed);
-      inside =
-        inner: outer:
-        prefixes.contains outer.prefix inner.prefix
-        && inner.path != outer.path
-        # Of two that are the same, the second is told.
-        && (
-          !(prefixes.contains inner.prefix outer.prefix)
-          || lib.lessThan (lib.last outer.path) (lib.last inner.path)
+      byNetwork = lib.groupBy ({ prefix, ... }: prefixes.network prefix) all;
+      lengths = lib.unique (map ({ prefix, ... }: prefix.length) all);
+      around =
+        { prefix, ... }:
+        lib.concatMap (length: byNetwork.${prefixes.network (prefix // { inherit length; })} or [ ]) (
+          lib.filter (length: length <= prefix.length) lengths
         );
+      isOverlap =
+        inner: outer:
+        inner.path != outer.path
+        # Of two that are the same, the second is told.
+        && (outer.prefix != inner.prefix || lib.lessThan (lib.last outer.path) (lib.last inner.path));
       told =
         inner: outer:
         problem "${says inner.path inner.value} overlaps ${says outer.path outer.value}: what is in both counts in both. Change one of the two, or set ${option "allowOverlappingSubnets"} = true if that is meant.";
     in
-    lib.concatMap (inner: map (told inner) (lib.filter (inside inner) all)) all;
+    lib.concatMap (inner: map (told inner) (lib.filter (isOverlap inner) (around inner))) all;
 
   # [ { path, value, family, table } ] of the counters that others declare.
   existing = lib.concatMap (

@@ -35,6 +35,10 @@ in
         + lib.concatMapStringsSep ", " option (lib.attrNames settings)
         + ". Move them into the file, or leave ${option "configFile"} out."
       ))
+      (demand (cfg.configFile == null || !(lib.hasSuffix ".json" (toString cfg.configFile))) (
+        "${option "configFile"} is read as TOML, but \"${baseNameOf cfg.configFile}\" is the name of a file in JSON. "
+        + "Write ${option "settings"} = lib.importJSON FILE, or the file in TOML."
+      ))
       (demand (!isStatic || nftables.enable) (
         "${option "table.static"} = true puts the table into networking.nftables, which is not enabled. "
         + "Set networking.nftables.enable = true, or leave it out: flowctl then installs the table itself."

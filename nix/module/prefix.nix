@@ -1,5 +1,5 @@
-# Reads IPv4 and IPv6 prefixes, tells whether they have host bits, and whether one lies in another: the type of a prefix
-# and the assertions about subnets need it before anything is built. What it does not take, flowctl would not take either.
+# Reads IPv4 and IPv6 prefixes, tells whether they have host bits, and in which networks they are: the type of a prefix and
+# the assertions about subnets need it before anything is built. What it does not take, flowctl would not take either.
 { lib }:
 let
   octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
@@ -103,13 +103,6 @@ rec {
   looksLikeOne = text: builtins.match ".*[.:/].*" text != null;
 
   hasHostBits = prefix: masked prefix prefix.length != prefix.groups;
-
-  # Whether every address of `inner` is one of `outer`.
-  contains =
-    outer: inner:
-    outer.width == inner.width
-    && outer.length <= inner.length
-    && masked inner outer.length == masked outer outer.length;
 
   # The network that a prefix is in, as text.
   network =

@@ -138,6 +138,8 @@ rec {
       };
     };
 
+    renamed-table = withWan { table.name = "accounting"; };
+
     nothing-to-count.services.flowctl = {
       enable = true;
       tick = "5s";
@@ -147,6 +149,32 @@ rec {
     config-file.services.flowctl = {
       enable = true;
       configFile = ./example.toml;
+    };
+
+    # Its name has what a shell would read as more than letters.
+    config-file-in-a-folder =
+      { pkgs, ... }:
+      {
+        services.flowctl.enable = true;
+        services.flowctl.configFile = "${
+          pkgs.runCommand "routers" { } ''
+            mkdir "$out"
+            cp ${./example.toml} "$out/the north's.toml"
+          ''
+        }/the north's.toml";
+      };
+
+    # A socket whose name has what systemd would read as more than letters.
+    socket-with-specifiers = withWan { control.socket = "/run/flowctl/100% of $HOME.sock"; };
+
+    package-of-an-overlay = withWan { } // {
+      nixpkgs.overlays = [
+        (final: _: {
+          flowctl = final.callPackage ../package.nix { } // {
+            name = "flowctl-of-an-overlay";
+          };
+        })
+      ];
     };
 
     unchecked = withWan { checkConfig = false; };
@@ -229,6 +257,24 @@ rec {
       };
   };
 
+  # That many subnets, of which none overlaps another.
+  subnets = count: {
+    services.flowctl.enable = true;
+    services.flowctl.subnets = builtins.listToAttrs (
+      builtins.genList (index: {
+        name = "subnet_${toString index}";
+        value =
+          let
+            high = index / 256;
+          in
+          [
+            "10.${toString high}.${toString (index - high * 256)}.0/24"
+            "fd00:${toString index}::/48"
+          ];
+      }) count
+    );
+  };
+
   # Those of `right` whose file has [table] static.
   static = [
     "static-protected"
@@ -296,6 +342,10 @@ rec {
       };
     };
     config-file-and-settings = withWan { configFile = ./example.toml; };
+    config-file-in-json.services.flowctl = {
+      enable = true;
+      configFile = "/etc/router/flowctl.json";
+    };
     socket-elsewhere = withWan { control.socket = "/tmp/flowctl.sock"; };
     log-elsewhere = withWan { log.path = "/var/log/flowctl.jsonl"; };
     static-without-nftables = withWan { table.static = true; };

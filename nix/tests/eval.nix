@@ -45,7 +45,9 @@ let
     # A real derivation, so that a test can build it.
     runCommand =
       name:
-      { nativeBuildInputs }:
+      {
+        nativeBuildInputs ? [ ],
+      }:
       script:
       derivation {
         inherit name;
@@ -137,6 +139,10 @@ let
             type = utils.systemdUtils.types.services;
           };
         };
+        nixpkgs.overlays = mkOption {
+          default = [ ];
+          type = types.listOf types.unspecified;
+        };
         # What an example may set beside flowctl, and no test looks at.
         networking.hostName = any;
         networking.vlans = any;
@@ -145,7 +151,10 @@ let
       };
       # The real sysctl.nix asks for its file; NixOS makes it of the text.
       config.environment.etc."sysctl.d/60-nixos.conf".source = "/60-nixos.conf";
-      config._module.args = { inherit pkgs; };
+      config._module.args = {
+        pkgs = lib.fix (lib.foldl' (lib.flip lib.extends) (_: pkgs) config.nixpkgs.overlays);
+        inherit utils;
+      };
     };
 
   evaluated =

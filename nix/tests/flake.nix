@@ -34,19 +34,28 @@ let
       "cargo"
       "clippy"
       "conntrack-tools"
+      "debootstrap"
       "dnsmasq"
       "iproute2"
       "kea"
       "rustc"
       "rustfmt"
+      "systemd"
+      "util-linux"
     ] (name: name);
   nixpkgs = {
     lib = lib // {
-      # As a system, what its modules evaluate to.
+      # As a system, what its modules evaluate to; the second of them is the configuration.
       nixosSystem =
         { modules, system }:
         {
-          config.system.build.etc = "${system}-with-${toString (lib.length modules)}-modules";
+          config = {
+            assertions = map (message: {
+              assertion = false;
+              inherit message;
+            }) (test.of (lib.elemAt modules 1)).assertions;
+            system.build.etc = "${system}-with-${toString (lib.length modules)}-modules";
+          };
         };
     };
     legacyPackages = lib.genAttrs [
@@ -71,6 +80,19 @@ let
       lib.concatStringsSep " " (lib.splitString "\n" (check.script or check.pname or check.name))
     }"
   ) outputs.checks.x86_64-linux;
+
+  # The same checks of configurations that are meant to be wrong: those that pass, which none may.
+  wrong = (import ./configs.nix).asserted;
+  checksOfWrong = import ./checks.nix rec {
+    inherit nixpkgs;
+    system = "x86_64-linux";
+    pkgs = nixpkgs.legacyPackages.${system};
+    self = outputs;
+    configs.right = wrong;
+  };
+  wrongThatPass = lib.filter (name: (builtins.tryEval checksOfWrong.${name}.script).success) (
+    lib.attrNames wrong
+  );
 
   # The flake that docs/nixos.md shows, given this one.
   example = (import ./examples/flake.nix).outputs {
@@ -100,8 +122,9 @@ line "outputs" (lib.concatStringsSep " " (lib.attrNames outputs))
 + line "overlaid package" overlaid.flowctl.pname
 + line "modules" (lib.concatStringsSep " " (lib.attrNames outputs.nixosModules))
 + line "module is" (builtins.typeOf module)
-+ line "shell" (lib.concatStringsSep " " shell.packages)
++ line "shell" (lib.concatMapStringsSep " " (one: one.name or one) shell.packages)
 + line "formatter" outputs.formatter.x86_64-linux
 + line "router test" "${router.name}: ${lib.concatStringsSep " " (lib.attrNames router.nodes)}"
 + line "example uses the module" (lib.boolToString uses)
 + lib.concatMapStrings (check: "check ${check}\n") scripts
++ line "wrong configurations that pass their check" (toString (lib.length wrongThatPass))

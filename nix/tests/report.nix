@@ -54,13 +54,14 @@ let
         + all (listed "+" (lib.subtractLists plainest here))
     );
 
-  # What of the unit another setting changes, by key: nothing that would restart it.
+  # What of the unit is another with another configuration, by key: all but X-Reload-Triggers restarts it.
   changed =
+    from: to:
     let
       unitOf = name: lines (test.of configs.right.${name}).unitAsBuilt;
     in
-    map (line: lib.head (lib.splitString "=" line)) (
-      lib.subtractLists (unitOf "three-lines") (unitOf "home-router")
+    toString (
+      map (line: lib.head (lib.splitString "=" line)) (lib.subtractLists (unitOf from) (unitOf to))
     );
 
   # Options that are not keys of the file.
@@ -101,7 +102,11 @@ in
   right =
     "Everything around the settings of three-lines:\n"
     + all plainest
-    + "\nWith other settings another line of the unit: ${toString changed}\n"
+    + "\nOther lines of the unit\n"
+    + "with other settings: ${changed "three-lines" "home-router"}\n"
+    + "with other settings beside those of the table: ${changed "flush-without-protection" "settings"}\n"
+    + "with another table: ${changed "three-lines" "flush-without-protection"}\n"
+    + "with another name of it: ${changed "flush-without-protection" "renamed-table"}\n"
     + "\nThe settings of each, and where the rest differs from that:\n"
     + lib.concatStringsSep "\n" (lib.mapAttrsToList described configs.right);
   asserted = lib.concatStringsSep "\n" (
