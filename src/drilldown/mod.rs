@@ -5,6 +5,7 @@ pub mod account;
 pub mod attribution;
 #[cfg(test)]
 mod attribution_tests;
+pub mod fingerprint;
 pub mod flow;
 pub mod labels;
 pub mod notes;

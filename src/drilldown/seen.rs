@@ -1,14 +1,12 @@
 //! The flows that drilldowns have seen, in common to all of them: what each counted at its last sight, so that the
 //! next sight gives its growth. Compact and bounded: 36 bytes a flow, at most `FLOWS_MAX` of them.
 
-use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
-
 use hashbrown::HashTable;
 
+use crate::drilldown::fingerprint::{Fingerprint, Fingerprints};
 use crate::drilldown::flow::{FlowKey, key};
 use crate::drilldown::labels::{LabelBook, Remembered};
-use crate::kernel::conntrack::{Detail, FlowRecord};
+use crate::kernel::conntrack::FlowRecord;
 use crate::units::Volume;
 
 /// Flows kept: 36 MiB and an index of 10 MiB. What is seen beyond that counts when an event tells its end.
@@ -71,7 +69,7 @@ pub struct SeenFlows {
     flows: Vec<Seen>,
     positions: HashTable<u32>,
     free: u32,
-    hasher: RandomState,
+    fingerprints: Fingerprints,
     labels: LabelBook,
     /// Where the dump going on should find its next flow.
     expected: usize,
@@ -97,11 +95,10 @@ impl CompleteDump {
     }
 }
 
-/// One flow. The kernel's ids and tuples are not kept, only a keyed hash of them: two flows of a million share one
-/// with a probability of one in 30 million.
+/// One flow. The kernel's ids and tuples are not kept, only a fingerprint of them.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    fingerprint: [u32; 2],
+    fingerprint: Fingerprint,
     original_bytes: Bytes48,
     reply_bytes: Bytes48,
     original_packets: u32,
@@ -122,7 +119,7 @@ struct Marks(u8);
 impl Marks {
     /// Its end was told; a dump that began before may still show it.
     const ENDED: u8 = 1 << SLOTS;
-    /// A place for another one; the fingerprint holds the next.
+    /// A place for another one; the start is the next such place.
     const FREE: u8 = 2 << SLOTS;
 
     fn has(self, mark: u8) -> bool {
@@ -146,7 +143,7 @@ impl SeenFlows {
             flows: Vec::new(),
             positions: HashTable::new(),
             free: NOWHERE,
-            hasher: RandomState::new(),
+            fingerprints: Fingerprints::default(),
             labels: LabelBook::default(),
             expected: 0,
             dump: 0,
@@ -174,7 +171,7 @@ impl SeenFlows {
 
     /// When the first complete dump began that did not show a flow any more; `None` where the last one showed it.
     pub fn missed_since(&self, key: &FlowKey) -> Option<u64> {
-        let found = self.find(self.fingerprint(*key));
+        let found = self.find(self.fingerprints.of(key));
         let mut complete = self.complete.iter().flatten().rev();
         let missed = complete.find(|complete| match found {
             Some(position) => complete.is_after(self.flows[position].dump),
@@ -209,14 +206,14 @@ impl SeenFlows {
 
     /// Takes a flow as a dump shows it.
     pub fn see(&mut self, record: &FlowRecord) -> Sight {
-        let fingerprint = self.fingerprint(key(record));
+        let fingerprint = self.fingerprints.of(&key(record));
         let found = self.find_in_order(fingerprint);
         self.take(fingerprint, found, record)
     }
 
     /// Takes the last counts of a flow that ended.
     pub fn see_end(&mut self, record: &FlowRecord) -> Sight {
-        let fingerprint = self.fingerprint(key(record));
+        let fingerprint = self.fingerprints.of(&key(record));
         let found = self.find(fingerprint);
         let sight = self.take(fingerprint, found, record);
         if let Some(Place(position)) = sight.place() {
@@ -227,7 +224,7 @@ impl SeenFlows {
 
     /// Takes a flow's birth: it has no counts yet. What it has moved is known from then on.
     pub fn see_birth(&mut self, record: &FlowRecord) -> Option<Place> {
-        let fingerprint = self.fingerprint(key(record));
+        let fingerprint = self.fingerprints.of(&key(record));
         let empty = FlowRecord {
             original_volume: None,
             reply_volume: None,
@@ -279,13 +276,18 @@ impl SeenFlows {
     }
 
     /// Takes counts of the flow with that fingerprint, which was found at that position, if anywhere.
-    fn take(&mut self, fingerprint: [u32; 2], found: Option<usize>, record: &FlowRecord) -> Sight {
+    fn take(
+        &mut self,
+        fingerprint: Fingerprint,
+        found: Option<usize>,
+        record: &FlowRecord,
+    ) -> Sight {
         let Some(found) = found else {
             let place = self.insert(fingerprint, record);
             return Sight::New { place };
         };
         let position = if self.flows[found].is_another(record) {
-            let apart = self.apart(fingerprint, start_of(record));
+            let apart = self.fingerprints.apart(fingerprint, start_of(record));
             let Some(other) = self.find(apart) else {
                 let place = self.take_another(found, apart, record);
                 return Sight::New { place };
@@ -307,7 +309,7 @@ impl SeenFlows {
     fn take_another(
         &mut self,
         position: usize,
-        apart: [u32; 2],
+        apart: Fingerprint,
         record: &FlowRecord,
     ) -> Option<Place> {
         let last = &self.flows[position];
@@ -322,7 +324,7 @@ impl SeenFlows {
     fn succeed(&mut self, position: usize, fresh: Seen) -> Place {
         let before = std::mem::replace(&mut self.flows[position], fresh);
         if before.has_stamp() {
-            let fingerprint = self.apart(before.fingerprint, before.start);
+            let fingerprint = self.fingerprints.apart(before.fingerprint, before.start);
             self.keep(Seen {
                 fingerprint,
                 ..before
@@ -331,7 +333,7 @@ impl SeenFlows {
         Place(position as u32)
     }
 
-    fn insert(&mut self, fingerprint: [u32; 2], record: &FlowRecord) -> Option<Place> {
+    fn insert(&mut self, fingerprint: Fingerprint, record: &FlowRecord) -> Option<Place> {
         self.keep(Seen::new(fingerprint, record, self.dump))
     }
 
@@ -339,7 +341,7 @@ impl SeenFlows {
         let fingerprint = fresh.fingerprint;
         let position = if self.free != NOWHERE {
             let position = self.free;
-            self.free = self.flows[position as usize].fingerprint[0];
+            self.free = self.flows[position as usize].start;
             self.flows[position as usize] = fresh;
             position
         } else if self.flows.len() < self.flows_max {
@@ -350,8 +352,8 @@ impl SeenFlows {
         };
         let flows = &self.flows;
         self.positions
-            .insert_unique(hash(fingerprint), position, |at| {
-                hash(flows[*at as usize].fingerprint)
+            .insert_unique(fingerprint.hash(), position, |at| {
+                flows[*at as usize].fingerprint.hash()
             });
         Some(Place(position))
     }
@@ -360,18 +362,18 @@ impl SeenFlows {
         let fingerprint = self.flows[position].fingerprint;
         let entry = self
             .positions
-            .find_entry(hash(fingerprint), |at| *at as usize == position);
+            .find_entry(fingerprint.hash(), |at| *at as usize == position);
         if let Ok(entry) = entry {
             entry.remove();
         }
         let seen = &mut self.flows[position];
         seen.marks = Marks(Marks::FREE);
-        seen.fingerprint[0] = self.free;
+        seen.start = self.free;
         self.free = position as u32;
     }
 
     /// As dumps show flows in the same order again, the next one is mostly the next here: memory is read forwards.
-    fn find_in_order(&mut self, fingerprint: [u32; 2]) -> Option<usize> {
+    fn find_in_order(&mut self, fingerprint: Fingerprint) -> Option<usize> {
         let window = self.flows.iter().enumerate().skip(self.expected);
         let found = window
             .take(LOOK_AHEAD)
@@ -384,26 +386,16 @@ impl SeenFlows {
         Some(position)
     }
 
-    fn find(&self, fingerprint: [u32; 2]) -> Option<usize> {
-        let found = self.positions.find(hash(fingerprint), |at| {
+    fn find(&self, fingerprint: Fingerprint) -> Option<usize> {
+        let found = self.positions.find(fingerprint.hash(), |at| {
             self.flows[*at as usize].fingerprint == fingerprint
         })?;
         Some(*found as usize)
     }
-
-    fn fingerprint(&self, key: FlowKey) -> [u32; 2] {
-        let hash = self.hasher.hash_one(packed(&key));
-        halves(hash)
-    }
-
-    /// Of the flow with that start stamp, where another one has its tuple and its id.
-    fn apart(&self, fingerprint: [u32; 2], start: u32) -> [u32; 2] {
-        halves(self.hasher.hash_one((fingerprint, start)))
-    }
 }
 
 impl Seen {
-    fn new(fingerprint: [u32; 2], record: &FlowRecord, dump: u8) -> Self {
+    fn new(fingerprint: Fingerprint, record: &FlowRecord, dump: u8) -> Self {
         let mut seen = Seen {
             fingerprint,
             original_bytes: Bytes48::default(),
@@ -499,50 +491,9 @@ fn start_of(record: &FlowRecord) -> u32 {
     record.start.map_or(0, |start| (start >> 16) as u32 | 1)
 }
 
-/// All that tells a flow apart, as a few numbers: to hash many small fields one by one takes longer.
-fn packed((zone, id, original): &FlowKey) -> [u64; 6] {
-    let (source, destination) = (bits(original.source), bits(original.destination));
-    let detail = match original.detail {
-        Detail::None => 0,
-        Detail::Ports {
-            source,
-            destination,
-        } => 1 << 32 | u64::from(source) << 16 | u64::from(destination),
-        Detail::Icmp { id, kind, code } => {
-            2 << 32 | u64::from(id) << 16 | u64::from(kind) << 8 | u64::from(code)
-        }
-    };
-    let versions = u64::from(original.source.is_ipv6());
-    let rest = u64::from(*zone) << 16 | u64::from(original.protocol) << 8 | versions;
-    [
-        source as u64,
-        (source >> 64) as u64,
-        destination as u64,
-        (destination >> 64) as u64,
-        detail,
-        u64::from(*id) << 32 | rest,
-    ]
-}
-
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u32::from(v4).into(),
-        IpAddr::V6(v6) => v6.into(),
-    }
-}
-
 /// Whether one start is before another, where there are less than 39 hours in between.
 fn is_before(start: u32, other: u32) -> bool {
     (start.wrapping_sub(other | 1) as i32) <= 0
-}
-
-fn halves(hash: u64) -> [u32; 2] {
-    [hash as u32, (hash >> 32) as u32]
-}
-
-/// The fingerprint is a keyed hash already.
-fn hash(fingerprint: [u32; 2]) -> u64 {
-    u64::from(fingerprint[0]) | u64::from(fingerprint[1]) << 32
 }
 
 #[cfg(test)]
@@ -585,32 +536,6 @@ mod tests {
 
     fn is_new(sight: Sight) -> bool {
         matches!(sight, Sight::New { .. })
-    }
-
-    #[test]
-    fn flows_that_differ_in_anything_are_packed_apart() {
-        let base = key(&record("10.0.0.1", 1_000));
-        let with = |change: &dyn Fn(&mut FlowKey)| {
-            let mut changed = base;
-            change(&mut changed);
-            packed(&changed)
-        };
-        let icmp = |id, kind, code| Detail::Icmp { id, kind, code };
-        let all = [
-            packed(&base),
-            with(&|key| key.0 = 1),
-            with(&|key| key.1 = 2),
-            with(&|key| key.2.source = "10.0.0.2".parse().unwrap()),
-            with(&|key| key.2.source = "::10.0.0.1".parse().unwrap()),
-            with(&|key| key.2.destination = "10.0.0.1".parse().unwrap()),
-            with(&|key| key.2.protocol = 17),
-            with(&|key| key.2.detail = Detail::None),
-            with(&|key| key.2.detail = icmp(1_000, 1, 187)),
-            with(&|key| key.2.detail = icmp(1_000, 1, 188)),
-            with(&|key| key.2.detail = icmp(1_000, 2, 187)),
-        ];
-        let apart: std::collections::BTreeSet<_> = all.iter().collect();
-        assert_eq!(apart.len(), all.len());
     }
 
     #[test]
