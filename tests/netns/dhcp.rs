@@ -12,13 +12,19 @@ use serde_json::{Value, json};
 
 use crate::support::{eventually, run_in, said};
 
-/// Where programs and libraries are that may not be in a user's PATH.
-const PREFIXES: [&str; 3] = ["/usr", "/usr/local", "/run/current-system/sw"];
+/// Where programs and libraries are: the user's PATH, and where they are on systems that leave some out of it.
+fn prefixes() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).collect::<Vec<_>>();
+    let of_path = folders.iter().filter_map(|folder| folder.parent());
+    let usual = ["/usr", "/usr/local", "/run/current-system/sw"].map(Path::new);
+    of_path.chain(usual).map(Path::to_path_buf).collect()
+}
 
 /// A program's path; `None`, and a word, where this machine has not got it.
 fn program(name: &str, package: &str) -> Option<PathBuf> {
-    let mut places = (PREFIXES.iter()).flat_map(|prefix| {
-        let folders = ["sbin", "bin"].map(|folder| Path::new(prefix).join(folder));
+    let mut places = prefixes().into_iter().flat_map(|prefix| {
+        let folders = ["sbin", "bin"].map(|folder| prefix.join(folder));
         folders.map(|folder| folder.join(name))
     });
     let found = places.find(|path| path.exists());
@@ -37,14 +43,14 @@ fn missing(what: &str, package: &str) {
 /// Kea's library that answers for leases.
 fn lease_commands() -> Option<PathBuf> {
     const NAME: &str = "kea/hooks/libdhcp_lease_cmds.so";
-    let below = |prefix: &str| {
-        let lib = Path::new(prefix).join("lib");
+    let below = |prefix: PathBuf| {
+        let lib = prefix.join("lib");
         let inner = std::fs::read_dir(&lib).into_iter().flatten().flatten();
         let mut places = vec![lib.join(NAME)];
         places.extend(inner.map(|entry| entry.path().join(NAME)));
         places
     };
-    let mut places = PREFIXES.into_iter().flat_map(below);
+    let mut places = prefixes().into_iter().flat_map(below);
     let found = places.find(|path| path.exists());
     if found.is_none() {
         missing("libdhcp_lease_cmds.so", "kea-dhcp4-server");
@@ -228,18 +234,11 @@ fn argument(key: &str, path: &Path) -> String {
 /// Asks for an address as `name` on `device`, and takes none of it to the device. `None` where there is no client.
 pub fn ask_for_address(namespace: &Namespace, device: &str, name: &str) -> Option<()> {
     let mut command = Command::new(program("udhcpc", "udhcpc")?);
+    let script = program("true", "coreutils")?;
     command
-        .args([
-            "-f",
-            "-n",
-            "-q",
-            "-t",
-            "10",
-            "-s",
-            "/bin/true",
-            "-i",
-            device,
-        ])
+        .args(["-f", "-n", "-q", "-t", "10", "-i", device])
+        .arg("-s")
+        .arg(script)
         .args(["-x", &format!("hostname:{name}")]);
     let output = run_in(namespace, command);
     assert!(output.status.success(), "{}", said(&output));
