@@ -52,15 +52,18 @@ rec {
 
   tableName = matching "name of a table: letters, digits and _, no digit first, at most 64 characters" "[a-zA-Z_][a-zA-Z0-9_]{0,63}";
 
-  device = checked ''device such as "eth0", or "ppp*" for all whose names begin so; not "lo"'' (
-    text:
-    builtins.match "${inDevice}{1,15}|${inDevice}{1,14}[*]" text != null
-    && !(lib.elem text [
-      "lo"
-      "."
-      ".."
-    ])
-  );
+  device =
+    checked
+      ''device of at most 15 characters such as "eth0", or "ppp*" for all whose names begin so; not "lo"''
+      (
+        text:
+        builtins.match "${inDevice}{1,15}|${inDevice}{1,14}[*]" text != null
+        && !(lib.elem text [
+          "lo"
+          "."
+          ".."
+        ])
+      );
 
   prefix = checked ''prefix such as "192.168.1.0/24" or "fd00:1::/64", or address'' (
     text: prefixes.parse text != null
