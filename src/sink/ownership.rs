@@ -190,6 +190,16 @@ impl Directory {
     }
 }
 
+/// Opens a file to read it. Whoever opens a FIFO otherwise waits until somebody writes to it.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty())?;
+    if !is_regular(&fstat(&file)?) {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(file.into())
+}
+
 fn is_regular(found: &Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
 }

@@ -4,16 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::ownership::Directory;
+use super::ownership::{Directory, open_regular};
 use crate::config::{LIVE_TOTALS_FILE, LabelsByInterface, TOTALS_FILE};
 use crate::kernel::devices::Moved;
 use crate::meter::Carried;
@@ -134,20 +133,11 @@ fn newer(one: Option<Saved>, other: Option<Saved>) -> Option<Saved> {
 
 /// `None` where there is no such file; the reason where it is not what this version writes.
 fn read(path: &Path) -> io::Result<Result<Option<Saved>, String>> {
-    // Whoever opens a FIFO otherwise waits until somebody writes to it.
-    let at_once = OFlags::NONBLOCK.bits().cast_signed();
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(at_once)
-        .open(path);
-    let mut file = match opened {
+    let mut file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
         Err(error) => return Err(error),
     };
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
     let mut text = Vec::new();
     file.read_to_end(&mut text)?;
     // A later version may have other keys: its number is read for itself.
