@@ -223,7 +223,7 @@ impl Daemon {
 /// What comes of it, also where it panics: a reading without an end would be the last one.
 fn to_its_end<T>(load: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
-        let why = "the thread that reads the configuration panicked; its last words are on standard error";
+        let why = "the thread that reads the configuration panicked; its last words are on the daemon's standard error";
         Err(Refusal::Failed(why.to_owned()))
     })
 }
