@@ -227,14 +227,18 @@ fn who_asks_for_a_reload_is_told_what_came_of_it_when_it_can_be_seen() {
     server.reports.send(Some(Arc::new(next))).unwrap();
     assert_eq!(asking.join().unwrap().unwrap(), reloaded);
     assert!(!answered, "the report does not show it yet");
-    let (asking, asker) = reloading(&server);
-    let reloaded = Reloaded::Rejected(vec!["a".to_owned(), "b".to_owned()]);
-    let outcome = Outcome {
-        reloaded: reloaded.clone(),
-        sequence: 0,
-    };
-    asker.send(outcome).unwrap();
-    assert_eq!(asking.join().unwrap().unwrap(), reloaded);
+    for refused in [
+        Reloaded::Rejected(vec!["a".to_owned(), "b".to_owned()]),
+        Reloaded::Failed("c".to_owned()),
+    ] {
+        let (asking, asker) = reloading(&server);
+        let outcome = Outcome {
+            reloaded: refused.clone(),
+            sequence: 0,
+        };
+        asker.send(outcome).unwrap();
+        assert_eq!(asking.join().unwrap().unwrap(), refused);
+    }
 }
 
 #[test]

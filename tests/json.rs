@@ -17,13 +17,14 @@ const RECORDS: &str = include_str!("data/log.jsonl");
 /// The files whose fields are what programs read.
 const CONTRACT: [&str; 3] = ["src/report.rs", "src/event.rs", "src/drilldown/verdict.rs"];
 /// What is written as one word out of several.
-const WORDS: [(&str, &str); 6] = [
+const WORDS: [(&str, &str); 7] = [
     ("src/report.rs", "DifferenceCause"),
     ("src/report.rs", "StateWord"),
     ("src/report.rs", "Severity"),
     ("src/event.rs", "Event"),
     ("src/event.rs", "ConfigResult"),
     ("src/kernel/nft.rs", "Protection"),
+    ("src/sink/reload.rs", "Reloaded"),
 ];
 
 /// Keys by the object that has them: the key under which it stands itself, or `Event` and its word.
@@ -187,6 +188,7 @@ fn every_word_that_stands_for_one_of_several_is_documented() {
             let word = snake_case(variant);
             let told = match name {
                 "Event" => DOCUMENT.contains(&format!("\n### Event `{word}`")),
+                "Reloaded" => DOCUMENT.contains(&format!("\n| `{{\"{word}\": ")),
                 _ => DOCUMENT.contains(&format!("`{word}`")),
             };
             assert!(told, "docs/json.md does not name {word} of {name}");

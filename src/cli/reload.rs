@@ -8,6 +8,8 @@ use crate::config::{self, Config};
 use crate::sink::ask::{AskError, ask_to_reload};
 use crate::sink::reload::Reloaded;
 
+const STAYS: &str = "the configuration before stays in force";
+
 /// Asks the daemon, which judges the file; here it only says where the daemon listens, if it can be read at all.
 pub fn run(options: &Options) -> ExitCode {
     let loaded = options.config_path().map(|path| config::load(&path));
@@ -28,6 +30,10 @@ fn tell(answer: Result<Reloaded, AskError>) -> ExitCode {
         Ok(Reloaded::Rejected(problems)) => {
             output::complain_at_length(&render_rejected(&problems));
             ExitCode::BadConfiguration
+        }
+        Ok(Reloaded::Failed(why)) => {
+            output::complain(format!("{why}; {STAYS}"));
+            ExitCode::Failure
         }
         Err(error) => {
             output::complain(&error);
@@ -62,7 +68,7 @@ fn render_rejected(problems: &[String]) -> String {
         .iter()
         .map(|problem| format!("{}\n", foreign(problem)));
     let number = counted(problems.len() as u64, "problem");
-    let last = format!("{number}; the configuration before stays in force\n");
+    let last = format!("{number}; {STAYS}\n");
     lines.chain([last]).collect()
 }
 

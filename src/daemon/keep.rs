@@ -32,6 +32,8 @@ enum Useless {
     Unusable(#[from] Unusable),
     #[error("the configuration does not want the table protected any more")]
     Unwanted,
+    #[error("table.static is set, so the table is one that nobody owns")]
+    Static,
     #[error("it does not own table inet {0} of this network namespace")]
     Elsewhere(String),
     #[error(transparent)]
@@ -85,7 +87,10 @@ fn judge(
     config: &TableConfig,
     fresh: &mut Nftables,
 ) -> Result<Nftables, Useless> {
-    if config.protect == Protect::Off || config.is_static {
+    if config.is_static {
+        return Err(Useless::Static);
+    }
+    if config.protect == Protect::Off {
         return Err(Useless::Unwanted);
     }
     let mut kept = Nftables::through(netlink);

@@ -67,7 +67,7 @@ use follow::{Resolved, Surroundings};
 use ledger::Ledger;
 use lookout::{Lookout, Sighting};
 use presence::Presence;
-use reload::{Loaded, Loading};
+use reload::{Loaded, Loading, Refusal};
 pub use removal::{Removed, remove};
 use schedule::Schedule;
 use service::Notifier;
@@ -119,7 +119,7 @@ enum Message {
     Reload(Option<Asker>),
     /// The first report can be seen.
     Shown,
-    Loaded(Result<Box<Loaded>, Vec<String>>),
+    Loaded(Result<Box<Loaded>, Refusal>),
     Ruleset(Notice),
     /// Devices or addresses change.
     Stirred {

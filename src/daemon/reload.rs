@@ -2,11 +2,12 @@
 //! One with problems changes nothing.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock, follow};
-use crate::config::source::Source;
-use crate::config::{Config, Connected, LabelsByInterface};
+use crate::config::source::{Source, SourceError};
+use crate::config::{Config, Connected, LabelsByInterface, TableConfig};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -26,6 +27,23 @@ pub struct Loaded {
     connected: Arc<Connected>,
     /// What is to be remembered of its label bits.
     labels: LabelsByInterface,
+}
+
+/// Why a configuration is not carried out.
+pub enum Refusal {
+    /// All that is wrong with it.
+    Rejected(Vec<String>),
+    /// What is wrong with something else.
+    Failed(String),
+}
+
+impl From<SourceError> for Refusal {
+    fn from(error: SourceError) -> Refusal {
+        match error {
+            SourceError::File(_) | SourceError::Nothing => Refusal::Rejected(error.messages()),
+            SourceError::Kernel(_) => Refusal::Failed(error.to_string()),
+        }
+    }
 }
 
 /// Where reading a configuration again stands. One at a time, so that what is read last is what is in force.
@@ -59,7 +77,7 @@ impl Daemon {
     fn load(&mut self) {
         let Some(source) = self.source.clone() else {
             let fixed = "this daemon keeps the configuration that it was started with";
-            self.conclude(Reloaded::Rejected(vec![fixed.to_owned()]));
+            self.conclude(Reloaded::Failed(fixed.to_owned()));
             return;
         };
         self.notifier.reloading(clock::monotonic());
@@ -70,37 +88,40 @@ impl Daemon {
         let found_static = self.table.is_found_static();
         let connected = Arc::clone(&self.surroundings.connected);
         let load = move || {
-            let loaded = source.read().map(|mut sourced| {
-                // Rules that were made from the configuration have the bits that it alone gives.
-                let labels = match is_static {
-                    true => labels_before,
-                    false => sourced.config.keep_labels(&labels_before),
-                };
-                sourced.config.labelled_since = labelled_since;
-                sourced.config.table.is_static |= found_static;
-                let config = sourced.config.resolved(&connected);
-                Box::new(Loaded {
-                    ruleset: plan::compile(&config),
-                    config: Arc::new(config),
-                    connected,
-                    note: sourced.note,
-                    source: sourced.again,
-                    labels,
-                })
-            });
+            let mut sourced = source.read()?;
+            // Rules that were made from the configuration have the bits that it alone gives.
+            let labels = match is_static {
+                true => labels_before,
+                false => sourced.config.keep_labels(&labels_before),
+            };
+            sourced.config.labelled_since = labelled_since;
+            sourced.config.table.is_static |= found_static;
+            let config = sourced.config.resolved(&connected);
+            Ok(Box::new(Loaded {
+                ruleset: plan::compile(&config),
+                config: Arc::new(config),
+                connected,
+                note: sourced.note,
+                source: sourced.again,
+                labels,
+            }))
+        };
+        let load = move || {
             // A daemon that has ended meanwhile needs no configuration.
-            let _ = sender.send(Message::Loaded(loaded.map_err(|error| error.messages())));
+            let _ = sender.send(Message::Loaded(to_its_end(load)));
         };
         let thread = std::thread::Builder::new().name("loader".into());
         match thread.spawn(load) {
             Ok(_) => self.loading.stage = Stage::Going,
-            Err(error) => self.reject(vec![format!("cannot start a thread to read it: {error}")]),
+            Err(error) => self.refuse(Refusal::Failed(format!(
+                "cannot start a thread to read the configuration: {error}"
+            ))),
         }
     }
 
     pub(super) fn reload(
         &mut self,
-        loaded: Result<Box<Loaded>, Vec<String>>,
+        loaded: Result<Box<Loaded>, Refusal>,
     ) -> Result<(), DaemonError> {
         if std::mem::take(&mut self.loading.stage) == Stage::Outdated {
             self.load();
@@ -108,20 +129,19 @@ impl Daemon {
         }
         let loaded = match loaded {
             Ok(loaded) => loaded,
-            Err(problems) => {
-                self.reject(problems);
+            Err(refusal) => {
+                self.refuse(refusal);
                 return Ok(());
             }
         };
-        if loaded.config.table != self.config.table {
-            let message = "what stands under table cannot change while flowctl runs: restart it";
-            self.reject(vec![message.to_owned()]);
+        if let Some(fixed) = fixed(&self.config.table, &loaded.config.table) {
+            self.refuse(Refusal::Rejected(vec![fixed]));
             return Ok(());
         }
         // Counters that go are read once more.
         self.read()?;
         if let Err(error) = self.change_table(loaded.ruleset) {
-            self.reject(vec![error.to_string()]);
+            self.refuse(Refusal::Failed(error.to_string()));
             return Ok(());
         }
         *self.ledger.labels() = loaded.labels;
@@ -171,12 +191,16 @@ impl Daemon {
         self.conclude(Reloaded::Reloaded(messages));
     }
 
-    fn reject(&mut self, messages: Vec<String>) {
+    fn refuse(&mut self, refusal: Refusal) {
+        let (messages, reloaded) = match refusal {
+            Refusal::Rejected(problems) => (problems.clone(), Reloaded::Rejected(problems)),
+            Refusal::Failed(why) => (vec![why.clone()], Reloaded::Failed(why)),
+        };
         self.log(Event::Config {
             result: ConfigResult::Rejected,
-            messages: messages.clone(),
+            messages,
         });
-        self.conclude(Reloaded::Rejected(messages));
+        self.conclude(reloaded);
     }
 
     /// Tells the service manager, and then all who asked.
@@ -186,7 +210,7 @@ impl Daemon {
         let sequence = match reloaded {
             Reloaded::Reloaded(_) => self.sequence,
             // No report shows anything of it.
-            Reloaded::Rejected(_) => 0,
+            Reloaded::Rejected(_) | Reloaded::Failed(_) => 0,
         };
         let outcome = Outcome { reloaded, sequence };
         for asker in self.loading.askers.drain(..) {
@@ -194,6 +218,29 @@ impl Daemon {
             let _ = asker.send(outcome.clone());
         }
     }
+}
+
+/// What comes of it, also where it panics: a reading without an end would be the last one.
+fn to_its_end<T>(load: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
+        let why = "the thread that reads the configuration panicked; its last words are on the daemon's standard error";
+        Err(Refusal::Failed(why.to_owned()))
+    })
+}
+
+/// Which keys under `[table]` are others, if any are, and what to do.
+fn fixed(old: &TableConfig, new: &TableConfig) -> Option<String> {
+    let keys = [
+        ("table.name", old.name != new.name),
+        ("table.protect", old.protect != new.protect),
+        ("table.static", old.is_static != new.is_static),
+    ];
+    let others: Vec<&str> = keys
+        .into_iter()
+        .filter_map(|(key, is_other)| is_other.then_some(key))
+        .collect();
+    let cannot = "cannot change while flowctl runs: restart flowctl to apply";
+    (!others.is_empty()).then(|| format!("{} {cannot}", others.join(", ")))
 }
 
 /// What is worth saying about a change.
@@ -229,4 +276,37 @@ fn changes(what: &str, old: &[String], new: &[String]) -> Vec<String> {
     let added = difference("added", new, old);
     let removed = difference("removed", old, new);
     added.into_iter().chain(removed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Protect;
+
+    #[test]
+    fn a_reading_that_panics_has_failed() {
+        let panics = || -> Result<(), Refusal> { panic!("as a test does") };
+        let refusal = to_its_end(panics).unwrap_err();
+        assert!(matches!(refusal, Refusal::Failed(why) if why.contains("panicked")));
+        assert!(matches!(to_its_end(|| Ok(7)), Ok(7)));
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named() {
+        let old = TableConfig {
+            name: "flowctl".to_owned(),
+            protect: Protect::Auto,
+            is_static: false,
+        };
+        assert_eq!(fixed(&old, &old.clone()), None);
+        let new = TableConfig {
+            protect: Protect::Off,
+            is_static: true,
+            ..old.clone()
+        };
+        assert_eq!(
+            fixed(&old, &new).unwrap(),
+            "table.protect, table.static cannot change while flowctl runs: restart flowctl to apply"
+        );
+    }
 }

@@ -30,7 +30,10 @@ pub struct Notifier {
     untold: Option<Headline>,
     told: Option<Headline>,
     again: Option<Instant>,
-    error: Option<String>,
+    /// Why it was not told the last time.
+    deaf: Option<String>,
+    /// Why it does not keep the table's socket, which stays so.
+    not_kept: Option<String>,
 }
 
 /// Whether it knows that the daemon is at work.
@@ -68,7 +71,8 @@ impl Notifier {
             untold: None,
             told: None,
             again: None,
-            error: None,
+            deaf: None,
+            not_kept: None,
         }
     }
 
@@ -108,10 +112,15 @@ impl Notifier {
     fn catch_up(&mut self, now: Instant, shown: bool) {
         self.again = None;
         if let Some(socket) = self.unkept.take() {
-            let kept = self.service.keep(socket.as_fd());
-            if !self.went(kept, now) {
-                self.unkept = Some(socket);
-                return;
+            match self.service.keep(socket.as_fd()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.unkept = Some(socket);
+                    self.again = Some(now + AGAIN);
+                    return;
+                }
+                // Without that it can be at work all the same.
+                Err(error) => self.not_kept(&error),
             }
         }
         let becomes_ready = match self.ready {
@@ -178,8 +187,13 @@ impl Notifier {
         }
         match socket.try_clone_to_owned() {
             Ok(socket) => self.unkept = Some(socket),
-            Err(error) => self.note(Some(error)),
+            Err(error) => self.not_kept(&error),
         }
+    }
+
+    /// What is wrong between the two.
+    fn trouble(&self) -> Option<String> {
+        self.deaf.as_ref().or(self.not_kept.as_ref()).cloned()
     }
 
     fn tell(&mut self, states: &[NotifyState<'_>], now: Instant) -> bool {
@@ -197,7 +211,14 @@ impl Notifier {
     /// That it has no room for the moment is no trouble.
     fn note(&mut self, error: Option<io::Error>) {
         let lasting = error.filter(|error| error.kind() != ErrorKind::WouldBlock);
-        self.error = lasting.map(|error| format!("the service manager cannot be told: {error}"));
+        self.deaf = lasting.map(|error| format!("the service manager cannot be told: {error}"));
+    }
+
+    fn not_kept(&mut self, error: &io::Error) {
+        self.not_kept = Some(format!(
+            "the table's socket cannot be handed to the service manager: {error}; while it restarts flowctl, others \
+             can change the table"
+        ));
     }
 }
 
@@ -208,7 +229,7 @@ impl Daemon {
         self.notifier.attend(clock::monotonic(), shown);
         let trouble = Trouble {
             code: "service_manager_deaf",
-            error: self.notifier.error.clone(),
+            error: self.notifier.trouble(),
         };
         self.note_trouble(trouble);
     }
@@ -297,7 +318,11 @@ mod tests {
         notifier.keep(socket.as_fd());
         notifier.attend(start, true);
         assert_eq!(notifier.due(), Some(start + AGAIN));
-        assert_eq!(notifier.error, None, "a manager that is busy is no trouble");
+        assert_eq!(
+            notifier.trouble(),
+            None,
+            "a manager that is busy is no trouble"
+        );
         heard(&manager);
         notifier.attend(start + AGAIN, true);
         let heard = heard(&manager);
@@ -305,5 +330,28 @@ mod tests {
         assert_eq!(heard[0], "FDSTORE=1 FDPOLL=0 FDNAME=table");
         assert!(heard[1].starts_with("READY=1 STATUS="), "{heard:?}");
         assert_eq!(notifier.due(), None);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_handed_over_holds_nothing_up_and_is_not_forgotten() {
+        let start = Instant::now();
+        let (manager, mut notifier) = notifier("refused", None, start);
+        let address = manager.local_addr().unwrap();
+        drop(manager);
+        notifier.show(&report());
+        let (socket, _other) = UnixStream::pair().unwrap();
+        notifier.keep(socket.as_fd());
+        notifier.attend(start, true);
+        let deaf = notifier.trouble().unwrap();
+        assert!(deaf.contains("cannot be told"), "{deaf}");
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        notifier.attend(start + AGAIN, true);
+        let heard = heard(&manager);
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(heard[0].starts_with("READY=1 STATUS="), "{heard:?}");
+        assert_eq!(notifier.due(), None);
+        let not_kept = notifier.trouble().unwrap();
+        assert!(not_kept.contains("cannot be handed"), "{not_kept}");
     }
 }

@@ -93,6 +93,7 @@ impl Sinks {
             unwritten: VecDeque::new(),
             log_failed: false,
             totals_failed: false,
+            not_durable: None,
             told_shown: false,
         };
         let thread = std::thread::Builder::new()
@@ -191,6 +192,8 @@ struct Writer {
     unwritten: VecDeque<Record>,
     log_failed: bool,
     totals_failed: bool,
+    /// Why the last save that was to survive a power cut does not, which is tried again with every reading.
+    not_durable: Option<String>,
     /// Whether the loop knows that a report can be seen.
     told_shown: bool,
 }
@@ -237,17 +240,20 @@ impl Writer {
 
     /// A report that cannot be saved is shown all the same: `health` says what is wrong.
     fn take(&mut self, reading: &Publication) {
-        let save = |durable| state::save(&self.state_dir, &reading.saved, durable);
-        let mut saved = save(false);
+        let save = |durable| {
+            let saved = state::save(&self.state_dir, &reading.saved, durable);
+            saved.err().map(|error| error.to_string())
+        };
+        let not_saved = save(false);
         show(&self.reports, &reading.report);
         if !self.told_shown {
             // Where the loop has no room for the word, it hears it with the next report.
             self.told_shown = self.inbox.try_send(Message::Shown).is_ok();
         }
-        if reading.durable {
-            saved = saved.and(save(true));
+        if reading.durable || self.not_durable.is_some() {
+            self.not_durable = save(true);
         }
-        let error = saved.err().map(|error| error.to_string());
+        let error = not_saved.or_else(|| self.not_durable.clone());
         let failed = &mut self.totals_failed;
         Self::tell(&self.inbox, failed, "totals_write_failed", error);
     }

@@ -1,12 +1,12 @@
 //! The state directory while a daemon uses it: made where it is missing, and used by one process at a time, whatever
 //! network namespace that is in. The lock is on the directory itself and vanishes with the process.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::DaemonError;
+use crate::sink::ownership::Directory;
 use crate::sink::state::{self, Loaded, StateError};
 
 /// The directory, ours alone as long as this lives.
@@ -24,7 +24,9 @@ impl StateDir {
             source,
         };
         let make = || {
-            DirBuilder::new().recursive(true).mode(0o750).create(path)?;
+            if !path.is_dir() {
+                Directory::make(path)?;
+            }
             tempfile::tempfile_in(path).map(drop)?;
             File::open(path)
         };

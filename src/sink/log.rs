@@ -1,12 +1,14 @@
 //! The log file: one record a line, each by a single write, rotated by size. A write that fails is reported and
 //! costs that record only; what a crash left half written costs that line only.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::ownership::make_new;
+use rustix::fs::{OFlags, fstat};
+
+use super::ownership::Directory;
 use crate::event::Record;
 
 /// Why a record is not in the log, or the log cannot be read.
@@ -49,9 +51,13 @@ pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Er
 
 /// The rotated file `number` of the log at `path`: `drilldowns.jsonl.1` is the newest.
 pub(super) fn rotated(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    rotated_name(path.as_os_str(), number).into()
+}
+
+fn rotated_name(name: &OsStr, number: u32) -> OsString {
+    let mut name = name.to_owned();
     name.push(format!(".{number}"));
-    name.into()
+    name
 }
 
 /// The log, open for appending.
@@ -70,14 +76,9 @@ impl LogFile {
     /// Opens or makes (0640) the log at `path`, which is rotated before it grows beyond `max_size` bytes; `keep`
     /// rotated files are kept. A last line without an end gets one.
     pub fn open(path: &Path, max_size: u64, keep: u32) -> Result<LogFile, LogError> {
-        if let Some(parent) = path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(parent)
-                .map_err(failed("make the directory", parent))?;
-        }
-        let mut file = open_to_append(path)?;
+        let parent = directory_of(path);
+        let directory = Directory::make(parent).map_err(failed("make the directory", parent))?;
+        let mut file = open_to_append(&directory, path)?;
         let size = file.metadata().map_err(failed("look at", path))?.len();
         let mut log = LogFile {
             torn: has_torn_end(&mut file, size).map_err(failed("read", path))?,
@@ -98,9 +99,11 @@ impl LogFile {
     pub fn append(&mut self, record: &Record) -> Result<(), LogError> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        self.reopen_if_moved()?;
+        let parent = directory_of(&self.path);
+        let directory = Directory::reach(parent).map_err(failed("use the directory", parent))?;
+        self.reopen_if_moved(&directory)?;
         if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.max_size {
-            self.rotate()?;
+            self.rotate(&directory)?;
         }
         if self.torn {
             line.insert(0, b'\n');
@@ -127,26 +130,26 @@ impl LogFile {
     }
 
     /// Somebody else may have moved or removed the file, logrotate for one.
-    fn reopen_if_moved(&mut self) -> Result<(), LogError> {
+    fn reopen_if_moved(&mut self, directory: &Directory) -> Result<(), LogError> {
         let look = failed("look at", &self.path);
-        let ours = self.file.metadata().map_err(look)?;
-        let there = fs::metadata(&self.path);
-        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-            self.size = ours.len();
+        let ours = fstat(&self.file).map_err(|error| look(error.into()))?;
+        let there = directory.look(name_of(&self.path)?);
+        if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)) {
+            self.size = ours.st_size.cast_unsigned();
             return Ok(());
         }
-        self.start_afresh()
+        self.start_afresh(directory)
     }
 
-    fn start_afresh(&mut self) -> Result<(), LogError> {
-        self.file = open_to_append(&self.path)?;
+    fn start_afresh(&mut self, directory: &Directory) -> Result<(), LogError> {
+        self.file = open_to_append(directory, &self.path)?;
         let look = failed("look at", &self.path);
         self.size = self.file.metadata().map_err(look)?.len();
         self.torn = false;
         Ok(())
     }
 
-    fn rotate(&mut self) -> Result<(), LogError> {
+    fn rotate(&mut self, directory: &Directory) -> Result<(), LogError> {
         if self.keep == 0 {
             self.file
                 .set_len(0)
@@ -155,28 +158,40 @@ impl LogFile {
             self.torn = false;
             return Ok(());
         }
+        let name = name_of(&self.path)?;
+        let rotated = |number| rotated_name(name, number);
+        let rename = |from: &OsStr, to: &OsStr| {
+            let path = self.path.with_file_name(from);
+            directory.rename(from, to).map_err(failed("rotate", &path))
+        };
         let mut surplus = self.keep.saturating_add(1);
-        while fs::remove_file(rotated(&self.path, surplus)).is_ok() {
+        while directory.remove(&rotated(surplus)).is_ok() {
             surplus = surplus.saturating_add(1);
         }
         let free = (1..self.keep)
-            .find(|number| fs::symlink_metadata(rotated(&self.path, *number)).is_err())
+            .find(|number| !directory.has(&rotated(*number)))
             .unwrap_or(self.keep);
         for number in (1..free).rev() {
-            let from = rotated(&self.path, number);
-            fs::rename(&from, rotated(&self.path, number + 1)).map_err(failed("rotate", &from))?;
+            rename(&rotated(number), &rotated(number + 1))?;
         }
-        fs::rename(&self.path, rotated(&self.path, 1)).map_err(failed("rotate", &self.path))?;
-        self.start_afresh()
+        rename(name, &rotated(1))?;
+        self.start_afresh(directory)
     }
 }
 
-fn open_to_append(path: &Path) -> Result<File, LogError> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true);
-    let made = make_new(path, &options).map_err(failed("open", path))?;
-    // There already; or a link that leads to no file yet, which is as it was made to be.
-    made.map_or_else(|| options.create(true).mode(0o640).open(path), Ok)
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn name_of(path: &Path) -> Result<&OsStr, LogError> {
+    let nameless = || failed("open", path)(ErrorKind::IsADirectory.into());
+    path.file_name().ok_or_else(nameless)
+}
+
+fn open_to_append(directory: &Directory, path: &Path) -> Result<File, LogError> {
+    let access = OFlags::RDWR | OFlags::APPEND;
+    directory
+        .open_or_make(name_of(path)?, access)
         .map_err(failed("open", path))
 }
 
@@ -194,6 +209,7 @@ fn has_torn_end(file: &mut File, size: u64) -> Result<bool, io::Error> {
 mod tests {
     use super::*;
     use crate::event::Event;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn record(reason: &str) -> Record {

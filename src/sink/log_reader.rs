@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use rustix::io::Errno;
 
 use super::log::{LogError, failed, rotated};
+use super::ownership::open_regular;
 use crate::event::{Event, Record};
 use crate::units::{CounterName, ThresholdName};
 
@@ -225,7 +226,7 @@ fn newer_than(path: &Path, given: Option<&File>) -> Result<VecDeque<File>, LogEr
         } else {
             rotated(path, number)
         };
-        match File::open(&name) {
+        match open_regular(&name) {
             Ok(file) => {
                 let metadata = file.metadata().map_err(look)?;
                 let this = identity(&metadata);
@@ -413,5 +414,17 @@ mod tests {
         assert_eq!(admitted("flood", None), 1);
         assert_eq!(admitted("flood", CounterName::new("wan_out").ok()), 0);
         assert_eq!(admitted("other", None), 0);
+    }
+
+    #[test]
+    fn a_fifo_is_no_log_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        let refused = LogReader::open(&path, Filter::default()).unwrap_err();
+        assert!(
+            refused.to_string().contains("not a regular file"),
+            "{refused}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What came of a reload, as those who asked for it are told: `{"reloaded": [...]}` or `{"rejected": [...]}`, one line.
+//! What came of a reload, as those who asked for it are told: `{"reloaded": [...]}`, `{"rejected": [...]}` or
+//! `{"failed": "..."}`, one line.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -11,6 +12,8 @@ pub enum Reloaded {
     Reloaded(Vec<String>),
     /// The old one stays in force; every problem of the new one.
     Rejected(Vec<String>),
+    /// The old one stays in force, and not because of what the new one says; why.
+    Failed(String),
 }
 
 /// The same, and from which report on it shows.

@@ -73,6 +73,7 @@ fn sentence(report: &Report, most: usize, say: impl Fn(&ThresholdReport) -> Stri
         .filter(|entry| entry.severity == Severity::Error)
         .map(|entry| entry.code.as_str())
         .collect();
+    errors.sort_unstable();
     errors.dedup();
     if !errors.is_empty() {
         let codes = errors.join(", ");
@@ -221,6 +222,22 @@ mod tests {
         assert_eq!(
             say(Severity::Error),
             "12 counters, all quiet; log_write_failed: `flowctl status` says what to do"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_several_places_is_said_once() {
+        let mut report = report(&[]);
+        let codes = [
+            "totals_write_failed",
+            "log_write_failed",
+            "totals_write_failed",
+        ];
+        let error = |code| crate::health::entry(code, Severity::Error, String::new(), "");
+        report.health = codes.map(error).into();
+        assert_eq!(
+            text(&report),
+            "12 counters; log_write_failed, totals_write_failed: `flowctl status` says what to do"
         );
     }
 

@@ -3,16 +3,16 @@
 //! that cannot is moved aside, never overwritten. When to save is the daemon's decision.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::ownership::make_new;
+use super::ownership::{Directory, open_regular};
 use crate::config::{LIVE_TOTALS_FILE, LabelsByInterface, TOTALS_FILE};
 use crate::kernel::devices::Moved;
 use crate::meter::Carried;
@@ -133,11 +133,13 @@ fn newer(one: Option<Saved>, other: Option<Saved>) -> Option<Saved> {
 
 /// `None` where there is no such file; the reason where it is not what this version writes.
 fn read(path: &Path) -> io::Result<Result<Option<Saved>, String>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+    let mut file = match open_regular(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
         Err(error) => return Err(error),
     };
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
     // A later version may have other keys: its number is read for itself.
     Ok(match serde_json::from_slice::<Form>(&text) {
         Ok(Form { version: VERSION }) => serde_json::from_slice(&text)
@@ -172,33 +174,32 @@ pub fn save(directory: &Path, saved: &Saved, durable: bool) -> Result<(), StateE
         LIVE_TOTALS_FILE
     };
     let path = directory.join(name);
-    let new = directory.join(format!("{name}.new"));
+    let new_name = format!("{name}.new");
+    let new = directory.join(&new_name);
     let text = serde_json::to_vec(saved)
         .map_err(|error| failed("write", &path)(io::Error::other(error)))?;
-    let mut file = make_anew(&new).map_err(failed("make", &new))?;
+    let place = Directory::open(directory).map_err(failed("use", directory))?;
+    let mut file = make_anew(&place, new_name.as_ref()).map_err(failed("make", &new))?;
     file.write_all(&text).map_err(failed("write", &new))?;
     if durable {
         file.sync_all().map_err(failed("sync", &new))?;
     }
     drop(file);
-    fs::rename(&new, &path).map_err(failed("replace", &path))?;
+    place
+        .rename(new_name.as_ref(), name.as_ref())
+        .map_err(failed("replace", &path))?;
     if durable {
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(failed("sync", directory))?;
+        place.sync().map_err(failed("sync", directory))?;
     }
     Ok(())
 }
 
-/// An empty file: a new one, or what a save that was broken off left in its place, but never what a link leads to.
-fn make_anew(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if let Some(file) = make_new(path, &options)? {
-        return Ok(file);
+/// A new file in the place of whatever a save that was broken off, or anybody else, left there.
+fn make_anew(directory: &Directory, name: &OsStr) -> io::Result<File> {
+    match directory.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => directory.make_new(name, OFlags::WRONLY),
     }
-    let no_link = OFlags::NOFOLLOW.bits().cast_signed();
-    options.truncate(true).custom_flags(no_link).open(path)
 }
 
 #[cfg(test)]
@@ -240,17 +241,37 @@ mod tests {
     }
 
     #[test]
-    fn what_was_broken_off_is_written_over_and_no_link_is_followed() {
+    fn whatever_has_the_name_of_a_new_save_makes_room_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let new = directory.path().join(format!("{TOTALS_FILE}.new"));
+        let saved = |serial| {
+            save(directory.path(), &example(serial), true).unwrap();
+            assert_eq!(load(directory.path()).unwrap().saved, Some(example(serial)));
+        };
         fs::write(&new, "{\"version\": 1, \"and then the power").unwrap();
-        save(directory.path(), &example(1), true).unwrap();
-        assert_eq!(load(directory.path()).unwrap().saved, Some(example(1)));
+        saved(1);
         let other = directory.path().join("other");
         fs::write(&other, "of others").unwrap();
         std::os::unix::fs::symlink(&other, &new).unwrap();
-        save(directory.path(), &example(2), true).unwrap_err();
+        saved(2);
+        fs::hard_link(&other, &new).unwrap();
+        saved(3);
         assert_eq!(fs::read_to_string(&other).unwrap(), "of others");
+        make_fifo(&new);
+        saved(4);
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_totals_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        make_fifo(&directory.path().join(TOTALS_FILE));
+        assert!(look(directory.path()).is_none());
+        let refused = load(directory.path()).unwrap_err().to_string();
+        assert!(refused.contains("it is not a regular file"), "{refused}");
+    }
+
+    fn make_fifo(path: &Path) {
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
     }
 
     #[test]

@@ -317,7 +317,7 @@ fn where_the_rules_are_static_now_it_is_let_go_of_and_the_table_is_read() {
     let daemon = manager.start_with(&bench, "table", socket);
     let notes = notes(&bench);
     assert!(
-        notes.contains("does not want the table protected"),
+        notes.contains("table.static is set, so the table is one that nobody owns"),
         "{notes}"
     );
     assert_eq!(daemon.status().table.protection, Protection::Static);

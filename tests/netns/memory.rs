@@ -145,6 +145,32 @@ fn a_state_directory_that_cannot_be_used_is_said_before_anything_is_installed() 
 }
 
 #[test]
+fn totals_that_would_not_survive_a_power_cut_are_said_until_they_do() {
+    let Some(namespace) = namespace() else {
+        return;
+    };
+    let bench = Bench::new(&namespace, CONFIG);
+    fs::create_dir_all(bench.state_dir().join("totals.json.new")).unwrap();
+    let daemon = bench.start();
+    for _ in 0..3 {
+        let report = daemon.settle();
+        let mut health = report.health.iter();
+        let failed = health.find(|entry| entry.code == "totals_write_failed");
+        let message = &failed.unwrap().message;
+        assert!(message.contains("totals.json.new"), "{message}");
+    }
+    fs::remove_dir(bench.state_dir().join("totals.json.new")).unwrap();
+    eventually("they survive one again", || {
+        let report = daemon.settle();
+        let mut health = report.health.iter();
+        health
+            .all(|entry| entry.code != "totals_write_failed")
+            .then_some(())
+    });
+    daemon.stop();
+}
+
+#[test]
 fn a_state_directory_that_goes_while_it_runs_is_said_and_used_again_when_it_is_back() {
     let Some(lab) = lab(LabOptions::default()) else {
         return;

@@ -153,7 +153,7 @@ fn a_reload_does_not_change_who_may_change_the_table() {
         Event::Config { messages, .. } => Some(messages.join("\n")),
         _ => None,
     });
-    assert!(said.contains("restart it"), "{said}");
+    assert!(said.contains("table.protect cannot change"), "{said}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use flowctl::event::{ConfigResult, Event};
 use flowctl::sink::ask::ask_to_reload;
 use flowctl::sink::reload::Reloaded;
 use rustix::process::Signal;
@@ -69,6 +70,57 @@ fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
             .1
             .contains("no counter and no threshold came or went")
     );
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_fault_of_the_file_is_told_apart_from_what_is() {
+    let Some(namespace) = namespace() else { return };
+    let unprotected = format!("{WAN_AND_HOME}[table]\nprotect = \"off\"\n");
+    let bench = Bench::new(&namespace, &unprotected);
+    let daemon = bench.start();
+    let reload = || {
+        let output = bench.flowctl(&["reload"]);
+        (output.status.code(), said(&output))
+    };
+    bench.configure(&format!("{WAN_AND_HOME}[table]\nname = \"other\"\n"));
+    let (code, text) = reload();
+    assert_eq!(code, Some(78), "{text}");
+    assert!(
+        text.contains(
+            "table.name, table.protect cannot change while flowctl runs: restart flowctl to apply"
+        ),
+        "{text}"
+    );
+    // Whoever takes the table's place keeps the next change from being made.
+    let theirs = bench.path().join("theirs.nft");
+    fs::write(
+        &theirs,
+        "delete table inet flowctl\nadd table inet flowctl\n",
+    )
+    .unwrap();
+    bench.nft(&["-f", theirs.to_str().unwrap()]);
+    bench.configure(&unprotected.replace("10.77.1.0/24", "10.77.2.0/24"));
+    let (code, text) = reload();
+    assert_eq!(code, Some(1), "{text}");
+    for word in [
+        "is not flowctl's",
+        "the configuration before stays in force",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let results = || {
+        let records = bench.records().into_iter();
+        let results = records.filter_map(|record| match record.event {
+            Event::Config { result, .. } => Some(result),
+            _ => None,
+        });
+        results.collect::<Vec<_>>()
+    };
+    assert_eq!(results(), [ConfigResult::Rejected; 2]);
+    bench.nft(&["delete", "table", "inet", "flowctl"]);
+    let (code, text) = reload();
+    assert_eq!(code, Some(0), "nothing hangs on: {text}");
     daemon.stop();
 }
 

@@ -1,11 +1,16 @@
 //! What a service manager hears of a daemon: that it is ready, what is the case, that its loop goes on, and why it is not
 //! there.
 
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use flowctl::config::LIVE_TOTALS_FILE;
 use flowctl::lab::LabOptions;
 use flowctl::report::StateWord;
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 
 use crate::manager::Manager;
@@ -67,22 +72,51 @@ fn it_is_ready_when_a_report_can_be_seen_and_says_each_change_once() {
     );
 }
 
+/// A pipe that holds no byte more until it is drained.
+struct FullPipe {
+    end: File,
+    bytes: usize,
+}
+
+impl FullPipe {
+    fn new(path: &Path) -> FullPipe {
+        let made = Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+        let at_once = OFlags::NONBLOCK.bits().cast_signed();
+        let mut both_ends = OpenOptions::new();
+        both_ends.read(true).write(true).custom_flags(at_once);
+        let mut end = both_ends.open(path).unwrap();
+        let mut bytes = 0;
+        let full = loop {
+            match end.write(&[b'\n'; 4096]) {
+                Ok(written) => bytes += written,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock, "{full}");
+        FullPipe { end, bytes }
+    }
+
+    fn drain(&mut self) {
+        self.end.read_exact(&mut vec![0; self.bytes]).unwrap();
+    }
+}
+
 #[test]
-fn it_is_not_ready_while_the_disk_keeps_the_first_report_from_being_shown() {
+fn it_is_not_ready_while_a_log_that_takes_nothing_keeps_the_first_report_from_being_shown() {
     let Some(namespace) = namespace() else { return };
-    let bench = Bench::new(&namespace, &CONFIG.replace("100ms", "1h"));
+    let config = CONFIG.replace("100ms", "1h");
+    let bench = Bench::new(&namespace, &config);
+    let log = bench.path().join("log");
+    bench.configure(&format!("{config}[log]\npath = {log:?}\n"));
+    let mut pipe = FullPipe::new(&log);
     let manager = Manager::new();
-    std::fs::create_dir(bench.state_dir()).unwrap();
-    // Whoever writes to it waits until somebody reads.
-    let disk = bench.state_dir().join(format!("{LIVE_TOTALS_FILE}.new"));
-    let made = std::process::Command::new("mkfifo").arg(&disk).status();
-    assert!(made.unwrap().success());
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| {
             manager.await_lines(&["FDSTORE=1"]);
             pause(Duration::from_millis(500));
             let early = manager.values("READY=");
-            std::fs::read(&disk).unwrap();
+            pipe.drain();
             early
         });
         let daemon = manager.start(&bench, &[]);
