@@ -25,8 +25,8 @@ pub struct Loaded {
     ruleset: Ruleset,
     /// Which prefixes the devices had.
     connected: Arc<Connected>,
-    /// What is to be remembered of its label bits.
-    labels: LabelsByInterface,
+    /// What is to be remembered of its label bits; `None` where the rules in force tell that.
+    labels: Option<LabelsByInterface>,
 }
 
 /// Why a configuration is not carried out.
@@ -90,10 +90,7 @@ impl Daemon {
         let load = move || {
             let mut sourced = source.read()?;
             // Rules that were made from the configuration have the bits that it alone gives.
-            let labels = match is_static {
-                true => labels_before,
-                false => sourced.config.keep_labels(&labels_before),
-            };
+            let labels = (!is_static).then(|| sourced.config.keep_labels(&labels_before));
             sourced.config.labelled_since = labelled_since;
             sourced.config.table.is_static |= found_static;
             let config = sourced.config.resolved(&connected);
@@ -144,7 +141,9 @@ impl Daemon {
             self.refuse(Refusal::Failed(error.to_string()));
             return Ok(());
         }
-        *self.ledger.labels() = loaded.labels;
+        if let Some(labels) = loaded.labels {
+            *self.ledger.labels() = labels;
+        }
         self.source = Some(loaded.source);
         // Where these changed meanwhile, the next tick goes over to them.
         self.surroundings.in_force = loaded.connected;
