@@ -1,11 +1,13 @@
 //! nf_tables on the wire, writing side: one atomic batch that carries out changes to the table. Counters that
 //! stay are not mentioned, so they keep their values; either the whole batch is applied or nothing is.
 
+use std::slice::Chunks;
+
 use super::attr::Writer;
 use super::expression::{self, PacketTypes};
 use super::nft::{FAMILY_INET, OBJECT_COUNTER, comment_userdata, message};
 use super::set::{self, HOST_BYTE_ORDER, KeySet, TYPE_PKTTYPE};
-use super::socket::{ACK, APPEND, BATCH, CREATE, REQUEST};
+use super::socket::{ACK, APPEND, BATCH, CREATE, EXCLUSIVE, REQUEST};
 use crate::plan::diff::Changes;
 use crate::plan::ruleset::{Base, Element, ObjectMap, Rule, Ruleset};
 use crate::plan::text::TABLE_COMMENT;
@@ -30,6 +32,26 @@ const PACKET_TYPES: PacketTypes = PacketTypes {
 pub struct Batch {
     writer: Writer,
     objects: Vec<String>,
+}
+
+/// A part of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Counters and maps that come.
+    Make,
+    /// Elements, chains, and all rules.
+    Switch,
+    /// Maps and counters that go.
+    Tidy,
+}
+
+impl Step {
+    const ALL: [Step; 3] = [Step::Make, Step::Switch, Step::Tidy];
+
+    /// All of it, in one batch or in one for each part.
+    pub fn parts(each: bool) -> Chunks<'static, Step> {
+        Step::ALL.chunks(if each { 1 } else { Step::ALL.len() })
+    }
 }
 
 /// The table that a batch is about.
@@ -62,53 +84,75 @@ impl Batch {
             .unwrap_or_default()
     }
 
-    /// Installs `changes`, then all rules of `ruleset`.
+    /// Carries out `changes`, which lead to `ruleset`, as a whole.
     pub fn install(ruleset: &Ruleset, changes: &Changes<'_>, target: Target) -> Batch {
+        Batch::carry_out(ruleset, changes, target, &Step::ALL)
+    }
+
+    /// Carries out some of it, in this order.
+    pub fn carry_out(
+        ruleset: &Ruleset,
+        changes: &Changes<'_>,
+        target: Target,
+        steps: &[Step],
+    ) -> Batch {
         let mut batch = Batch::begin(target.generation);
         let table = ruleset.table.as_str();
         if target.anew {
             batch.add("the table", message::DEL_TABLE, 0, |w| w.text(1, table));
         }
         batch.table(table, target.flags, 0);
-        batch.add("the rules", message::DEL_RULE, 0, |w| w.text(1, table));
-        for (map, elements) in &changes.remove_elements {
-            batch.elements(message::DEL_ELEMENT, 0, table, map, elements);
+        for step in steps {
+            match step {
+                Step::Make => batch.make(table, changes),
+                Step::Switch => batch.switch(ruleset, changes),
+                Step::Tidy => batch.tidy(table, changes),
+            }
         }
-        for map in &changes.remove_maps {
-            batch.named("map", map, message::DEL_SET, table, 2);
-        }
-        for chain in &changes.remove_chains {
-            batch.named("chain", chain, message::DEL_CHAIN, table, 3);
-        }
-        for counter in &changes.remove_counters {
-            batch.remove_counter(table, counter);
-        }
-        for counter in &changes.add_counters {
-            batch.counter(table, counter.as_str());
-        }
-        for (position, map) in changes.add_maps.iter().enumerate() {
-            // Ids are unique within the batch; 1 is the set of packet types.
-            batch.map(table, map, position as u32 + 2);
-            batch.elements(
-                message::NEW_ELEMENT,
-                CREATE,
-                table,
-                map,
-                &map.elements.iter().collect::<Vec<_>>(),
-            );
-        }
-        for (map, elements) in &changes.add_elements {
-            batch.elements(message::NEW_ELEMENT, CREATE, table, map, elements);
-        }
-        // Those that stay too: someone may have changed their policy.
-        for chain in &ruleset.chains {
-            batch.chain(table, chain.name, chain.base);
-        }
-        batch.rules(ruleset);
         // Once more, which changes nothing: the answer to the last message is that to the whole batch, and which of
         // the others are there depends on the configuration.
         batch.table(table, target.flags, ACK);
         batch.end()
+    }
+
+    fn make(&mut self, table: &str, changes: &Changes<'_>) {
+        for counter in &changes.add_counters {
+            self.counter(table, counter.as_str());
+        }
+        for (position, map) in changes.add_maps.iter().enumerate() {
+            // Ids are unique within the batch; 1 is the set of packet types.
+            self.map(table, map, position as u32 + 2);
+            let elements: Vec<_> = map.elements.iter().collect();
+            self.elements(message::NEW_ELEMENT, CREATE, table, map, &elements);
+        }
+    }
+
+    fn switch(&mut self, ruleset: &Ruleset, changes: &Changes<'_>) {
+        let table = ruleset.table.as_str();
+        self.add("the rules", message::DEL_RULE, 0, |w| w.text(1, table));
+        for (map, elements) in &changes.remove_elements {
+            self.elements(message::DEL_ELEMENT, 0, table, map, elements);
+        }
+        for chain in &changes.remove_chains {
+            self.named("chain", chain, message::DEL_CHAIN, table, 3);
+        }
+        for (map, elements) in &changes.add_elements {
+            self.elements(message::NEW_ELEMENT, CREATE, table, map, elements);
+        }
+        // Those that stay too: someone may have changed their policy.
+        for chain in &ruleset.chains {
+            self.chain(table, chain.name, chain.base);
+        }
+        self.rules(ruleset);
+    }
+
+    fn tidy(&mut self, table: &str, changes: &Changes<'_>) {
+        for map in &changes.remove_maps {
+            self.named("map", map, message::DEL_SET, table, 2);
+        }
+        for counter in &changes.remove_counters {
+            self.remove_counter(table, counter);
+        }
     }
 
     /// Takes the table away.
@@ -218,7 +262,8 @@ impl Batch {
     }
 
     fn map(&mut self, table: &str, map: &ObjectMap, id: u32) {
-        self.add_named("map", &map.name, message::NEW_SET, CREATE, |w| {
+        let flags = CREATE | EXCLUSIVE;
+        self.add_named("map", &map.name, message::NEW_SET, flags, |w| {
             w.text(1, table);
             w.text(2, &map.name);
             set::write(w, &KeySet::of_map(map), id);

@@ -8,7 +8,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::attr::Writer;
-use super::batch::{Batch, Target};
+use super::batch::{Batch, Step, Target};
 use super::error::KernelError;
 use super::nft::{
     self, CounterRecord, Generation, Protection, SetInfo, TableInfo, message, table_flag,
@@ -18,6 +18,7 @@ use crate::plan::content::{Content, Listed};
 use crate::plan::diff::{self, Changes, Inventory};
 use crate::plan::printed::Maker;
 use crate::plan::ruleset::{Ruleset, Shape};
+use crate::plan::succession;
 use crate::units::{ExistingCounter, TableFamily, Volume};
 
 /// How often a batch is tried while others change the ruleset.
@@ -194,47 +195,78 @@ impl Nftables {
         Ok(found)
     }
 
-    /// Puts `ruleset` in force, whatever the table holds now; counters of the same name keep their values. Only a
-    /// table that nobody ever owned cannot become owned: it is made anew. Returns the table's handle: another one than
-    /// before means that all counters began at 0.
-    pub fn install(&mut self, ruleset: &Ruleset) -> Result<u64, KernelError> {
+    /// Puts `ruleset` in force, whatever the table holds now; counters of the same name keep their values, and maps get the
+    /// names that they have in the kernel. Only a table that nobody ever owned cannot become owned: it is made anew. Returns
+    /// the table's handle: another one than before means that all counters began at 0.
+    pub fn install(&mut self, ruleset: &mut Ruleset) -> Result<u64, KernelError> {
         if self.protection == Protection::Owned {
             self.adopt(&ruleset.table)?;
         }
-        self.attempt("install the table", |nftables, generation| {
+        const OPERATION: &str = "install the table";
+        let mut existing = Inventory::default();
+        let mut parts = Step::parts(false);
+        self.attempt(OPERATION, |nftables, generation| {
             let found = nftables.own_table(&ruleset.table)?;
             let target = nftables.target(found.as_ref(), generation);
-            let existing = match found {
+            existing = match found {
                 Some(_) if !target.anew => nftables.inventory(&ruleset.table)?,
                 _ => Inventory::default(),
             };
+            parts = Step::parts(succession::replace(&existing, ruleset));
             let changes = diff::replace(&existing, ruleset);
-            Ok(Some(Batch::install(ruleset, &changes, target)))
+            let first = parts.next().unwrap_or_default();
+            Ok(Some(Batch::carry_out(ruleset, &changes, target, first)))
         })?;
-        self.handle(&ruleset.table)
+        let handle = self.handle(&ruleset.table)?;
+        let changes = diff::replace(&existing, ruleset);
+        for steps in parts {
+            if !self.carry_out(OPERATION, ruleset, &changes, handle, steps)? {
+                return Err(KernelError::Contended {
+                    operation: OPERATION,
+                    attempts: ATTEMPTS,
+                });
+            }
+        }
+        Ok(handle)
     }
 
-    /// Puts `new` in force where `old` is known to be, in the table of that handle. False, and nothing changed, where the
-    /// table is another by now or does not hold what it should.
+    /// Puts `new` in force where `old` is known to be, in the table of that handle; its maps get the names that they have
+    /// in the kernel. False where the table is another by now or does not hold what it should.
     pub fn change(
         &mut self,
         old: &Ruleset,
-        new: &Ruleset,
+        new: &mut Ruleset,
         handle: u64,
     ) -> Result<bool, KernelError> {
-        let changes: Changes<'_> = diff::between(old, new);
+        let parts = Step::parts(succession::succeed(old, new));
+        let changes = diff::between(old, new);
+        for steps in parts {
+            match self.carry_out("change the table", new, &changes, handle, steps) {
+                Ok(true) => {}
+                Ok(false) | Err(KernelError::Refused { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Carries out a part of `changes` in the table of that handle; false where it is another by now.
+    fn carry_out(
+        &mut self,
+        operation: &'static str,
+        ruleset: &Ruleset,
+        changes: &Changes<'_>,
+        handle: u64,
+        steps: &[Step],
+    ) -> Result<bool, KernelError> {
         let mut fits = true;
-        let changed = self.attempt("change the table", |nftables, generation| {
-            let found = nftables.own_table(&new.table)?;
+        self.attempt(operation, |nftables, generation| {
+            let found = nftables.own_table(&ruleset.table)?;
             let target = nftables.target(found.as_ref(), generation);
             fits = found.is_some_and(|table| table.handle == handle);
-            Ok(fits.then(|| Batch::install(new, &changes, target)))
-        });
-        match changed {
-            Ok(()) => Ok(fits),
-            Err(KernelError::Refused { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+            Ok(fits.then(|| Batch::carry_out(ruleset, changes, target, steps)))
+        })?;
+        Ok(fits)
     }
 
     /// Owns a table that outlived its owner. A transaction of its own: with a table that changes hands the kernel makes

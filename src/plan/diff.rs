@@ -1,6 +1,7 @@
 //! What must change in the kernel to get from one ruleset to another. Counters that stay are not touched, so they
 //! keep their values; rules are few and are always written anew.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::content::Content;
@@ -18,8 +19,8 @@ pub struct Inventory {
     pub chains: BTreeMap<String, Option<(u32, i32)>>,
 }
 
-/// The change, to be carried out in one batch in this order; all rules are flushed before it, all chains
-/// and rules are added after it.
+/// The change: first what comes beside what is there, then all rules are written anew, and at last goes what no rule looks
+/// into any more.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes<'a> {
     /// Elements to take out of maps that stay.
@@ -138,10 +139,7 @@ pub fn between<'a>(old: &'a Ruleset, new: &'a Ruleset) -> Changes<'a> {
         let Some(old_map) = old_maps.get(new_map.name.as_str()) else {
             continue;
         };
-        let old_elements: BTreeSet<&Element> = old_map.elements.iter().collect();
-        let new_elements: BTreeSet<&Element> = new_map.elements.iter().collect();
-        let removed: Vec<&Element> = old_elements.difference(&new_elements).copied().collect();
-        let added: Vec<&Element> = new_elements.difference(&old_elements).copied().collect();
+        let (removed, added) = differences(&old_map.elements, &new_map.elements);
         if !removed.is_empty() {
             changes.remove_elements.push((old_map, removed));
         }
@@ -150,6 +148,31 @@ pub fn between<'a>(old: &'a Ruleset, new: &'a Ruleset) -> Changes<'a> {
         }
     }
     changes
+}
+
+/// What only the first has, and what only the second has, both sorted.
+pub(super) fn differences<'e>(
+    old: &'e [Element],
+    new: &'e [Element],
+) -> (Vec<&'e Element>, Vec<&'e Element>) {
+    let (mut removed, mut added) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return (removed, added),
+            (Some(old), Some(new)) => old.cmp(new),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => removed.extend(old.next()),
+            Ordering::Greater => added.extend(new.next()),
+            Ordering::Equal => {
+                old.next();
+                new.next();
+            }
+        }
+    }
 }
 
 fn missing_chains<'a>(of: &'a Ruleset, in_: &'a Ruleset) -> impl Iterator<Item = &'a Chain> {

@@ -61,14 +61,8 @@ impl Layer {
         let Some(positions) = self.positions_by_first.get(first) else {
             return false;
         };
-        positions.iter().any(|&position| {
-            let placed = &self.elements[position];
-            placed
-                .key
-                .iter()
-                .zip(&element.key)
-                .all(|(a, b)| a.overlaps(b))
-        })
+        let mut placed = positions.iter().map(|position| &self.elements[*position]);
+        placed.any(|placed| placed.overlaps(element))
     }
 
     fn into_sorted(self) -> Vec<Element> {

@@ -9,6 +9,7 @@ pub mod missed;
 pub mod printed;
 pub mod probe;
 pub mod ruleset;
+pub mod succession;
 pub mod text;
 
 use std::collections::BTreeMap;

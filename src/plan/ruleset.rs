@@ -202,6 +202,14 @@ impl Field {
     }
 }
 
+impl Element {
+    /// Whether some packet has both keys, which are of the same fields.
+    pub fn overlaps(&self, other: &Element) -> bool {
+        let mut fields = self.key.iter().zip(&other.key);
+        fields.all(|(one, other)| one.overlaps(other))
+    }
+}
+
 impl ObjectMap {
     /// Whether the kernel needs an interval map.
     pub fn is_interval(&self) -> bool {

@@ -359,7 +359,10 @@ proptest! {
             let counters: Vec<(&str, Selectors)> = named.iter().map(|(n, s)| (n.as_str(), s.clone())).collect();
             compile(&config(&[("wan", &devices[0]), ("lan", &devices[1]), ("vpn", &devices[2])], &[], &counters))
         };
-        let (old, new) = (build(before), build(after));
+        let (old, mut new) = (build(before), build(after));
+        let planned = new.clone();
+        let in_steps = succession::succeed(&old, &mut new);
+        prop_assert!(in_steps || new == planned, "only successors have names of their own");
         let changes = diff::between(&old, &new);
         // A map that stays is of the kind it was.
         let kind = |map: &ObjectMap| (map.name.clone(), map.is_interval());
@@ -487,4 +490,37 @@ fn a_nested_prefix_and_a_shared_device_get_a_layer_of_their_own() {
         "to4_2",
     ];
     assert_eq!(names, wanted);
+}
+
+#[test]
+fn a_map_in_which_a_counter_that_stays_moves_has_a_successor_and_others_go_on() {
+    let of = |subnets: &[(&str, &[&str])]| compile(&config(&[("wan", &["ppp0"])], subnets, &[]));
+    let home: (&str, &[&str]) = ("home", &["10.1.0.0/16"]);
+    let around: (&str, &[&str]) = ("around", &["10.0.0.0/8"]);
+    let beside: (&str, &[&str]) = ("beside", &["192.168.0.0/16"]);
+    let names = |ruleset: &Ruleset| -> Vec<String> {
+        let of_rules = (ruleset.chains.iter().flat_map(|chain| &chain.rules))
+            .filter_map(|rule| match rule {
+                Rule::Count { map, .. } => Some(map.clone()),
+                _ => None,
+            })
+            .collect::<BTreeSet<String>>();
+        let names: Vec<String> = ruleset.maps.iter().map(|map| map.name.clone()).collect();
+        assert_eq!(of_rules, names.iter().cloned().collect());
+        names
+    };
+    let first = of(&[home]);
+    let mut second = of(&[home, beside]);
+    assert!(!succession::succeed(&first, &mut second));
+    assert_eq!(names(&second), ["from4_0", "in_0", "out_0", "to4_0"]);
+    let mut third = of(&[home, around]);
+    assert!(succession::succeed(&second, &mut third));
+    let wanted = ["from4_0b", "from4_1", "in_0", "out_0", "to4_0b", "to4_1"];
+    assert_eq!(names(&third), wanted);
+    let mut fourth = of(&[home, around, beside]);
+    assert!(!succession::succeed(&third, &mut fourth));
+    assert_eq!(names(&fourth), wanted);
+    let mut fifth = of(&[home]);
+    assert!(succession::succeed(&fourth, &mut fifth));
+    assert_eq!(names(&fifth), ["from4_0", "in_0", "out_0", "to4_0"]);
 }

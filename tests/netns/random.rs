@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use flowctl::config::{Config, Format, parse};
-use flowctl::kernel::batch::{Batch, Target};
+use flowctl::kernel::error::KernelError;
 use flowctl::kernel::nftables::Nftables;
-use flowctl::kernel::socket::Netlink;
 use flowctl::lab::{Lab, LabOptions, Namespace, clock};
-use flowctl::plan::{self, diff};
-use flowctl::units::Volume;
+use flowctl::plan;
+use flowctl::plan::ruleset::Ruleset;
+use flowctl::units::{TableFamily, Volume};
 
 use crate::exact::OWN;
 use crate::naive::{self, Select, Spec};
@@ -22,12 +22,6 @@ const DURATION: Duration = Duration::from_secs(15);
 const FEWEST_CASES: u32 = 25;
 const PACKETS: usize = 12;
 const PORT: u16 = 7777;
-/// The kernel does not compare 0.
-const ANY: Target = Target {
-    generation: 0,
-    flags: 0,
-    anew: false,
-};
 /// Names and wildcards that cover them, each other, or nothing.
 const DEVICES: [&str; 9] = [
     "wan0", "br-lan", "br-iot", "nope0", "wan*", "br-*", "b*", "br-l*", "nope*",
@@ -183,28 +177,42 @@ fn quiet_lab() -> Option<Lab> {
     })
 }
 
-/// Changes the ruleset before, as a reload does, or replaces it, whatever it is, as a start does. The change is sent
-/// as it is: the daemon would fall back to replacing.
-fn install(router: &Namespace, before: Option<&Config>, config: &Config, by_change: bool) {
-    let ruleset = plan::compile(config);
-    let installed = router.run(|| match before.filter(|_| by_change) {
-        Some(before) => {
-            let old = plan::compile(before);
-            let batch = Batch::install(&ruleset, &diff::between(&old, &ruleset), ANY);
-            let mut netlink = Netlink::open(netlink_sys::protocols::NETLINK_NETFILTER)?;
-            netlink.transact("change", batch.bytes(), batch.last(), |at| batch.object(at))
+/// Changes the ruleset in force, as a reload does, or replaces it, whatever it is, as a start does. Returns it with the
+/// names that its maps have in the kernel.
+fn install(
+    router: &Namespace,
+    before: Option<&Ruleset>,
+    config: &Config,
+    by_change: bool,
+) -> Ruleset {
+    let mut ruleset = plan::compile(config);
+    let installed = router.run(|| {
+        let mut nftables = Nftables::open()?;
+        match before.filter(|_| by_change) {
+            Some(before) => {
+                let table = nftables.table(TableFamily::Inet, "flowctl")?;
+                let changed = nftables.change(before, &mut ruleset, table.unwrap().handle)?;
+                assert!(changed, "the daemon would fall back to replacing");
+                Ok::<_, KernelError>(())
+            }
+            None => nftables.install(&mut ruleset).map(drop),
         }
-        None => Nftables::open()?.install(&ruleset).map(drop),
     });
     installed.unwrap().unwrap();
+    ruleset
 }
 
-fn run_case(lab: &Lab, stations: &[Station], random: &mut Rng, before: Option<&Config>) -> Config {
+fn run_case(
+    lab: &Lab,
+    stations: &[Station],
+    random: &mut Rng,
+    before: Option<&Ruleset>,
+) -> Ruleset {
     let (spec, config) = valid(random);
     let directory = tempfile::tempdir().unwrap();
     naive::load(&lab.router, directory.path(), &spec.naive(&OWN));
     let former = before.map(|_| naive::counters(&lab.router, "flowctl"));
-    install(&lab.router, before, &config, random.bool());
+    let ruleset = install(&lab.router, before, &config, random.bool());
     let start = naive::counters(&lab.router, "flowctl");
     for (name, volume) in &start {
         let kept = former.as_ref().and_then(|former| former.get(name));
@@ -220,7 +228,7 @@ fn run_case(lab: &Lab, stations: &[Station], random: &mut Rng, before: Option<&C
         let grown: Volume = ours[name].since(start[name]);
         assert_eq!(grown, *volume, "{name} of\n{}with\n{told}", spec.toml());
     }
-    config
+    ruleset
 }
 
 #[test]
