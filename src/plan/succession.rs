@@ -73,9 +73,11 @@ fn names(
 
 fn rename(ruleset: &mut Ruleset, names: &BTreeMap<String, String>) {
     let rules = (ruleset.chains.iter_mut()).flat_map(|chain| &mut chain.rules);
-    let of_rules = rules.filter_map(|rule| match rule {
-        Rule::Count { map, .. } => Some(map),
-        _ => None,
+    let of_rules = rules.filter_map(|rule| {
+        let Rule::Count { map, .. } = rule else {
+            return None;
+        };
+        Some(map)
     });
     let of_maps = ruleset.maps.iter_mut().map(|map| &mut map.name);
     for name in of_maps.chain(of_rules) {

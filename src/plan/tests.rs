@@ -500,9 +500,11 @@ fn a_map_in_which_a_counter_that_stays_moves_has_a_successor_and_others_go_on() 
     let beside: (&str, &[&str]) = ("beside", &["192.168.0.0/16"]);
     let names = |ruleset: &Ruleset| -> Vec<String> {
         let of_rules = (ruleset.chains.iter().flat_map(|chain| &chain.rules))
-            .filter_map(|rule| match rule {
-                Rule::Count { map, .. } => Some(map.clone()),
-                _ => None,
+            .filter_map(|rule| {
+                let Rule::Count { map, .. } = rule else {
+                    return None;
+                };
+                Some(map.clone())
             })
             .collect::<BTreeSet<String>>();
         let names: Vec<String> = ruleset.maps.iter().map(|map| map.name.clone()).collect();
