@@ -14,6 +14,8 @@ pub const FLOWS_MAX: usize = 1 << 20;
 /// Complete dumps that may miss a flow before it is forgotten: one that runs while the kernel resizes its table
 /// misses flows that live.
 const MISSED_MAX: usize = 3;
+/// Complete dumps for which a flow may be kept apart from a later one.
+const KEPT_APART: usize = MISSED_MAX + 1;
 /// Positions looked at from the expected one on, before the index is asked: dumps come in the same order, but for
 /// flows that ended.
 const LOOK_AHEAD: usize = 4;
@@ -71,6 +73,8 @@ pub struct SeenFlows {
     free: u32,
     fingerprints: Fingerprints,
     labels: LabelBook,
+    /// Complete dumps until no flow is kept apart from a later one any more.
+    apart_for: usize,
     /// Where the dump going on should find its next flow.
     expected: usize,
     dump: u8,
@@ -103,8 +107,7 @@ struct Seen {
     reply_bytes: Bytes48,
     original_packets: u32,
     reply_packets: u32,
-    /// Of the start stamp, to tell two flows with one tuple and id apart, and odd. Even where it is not known: 0, or that of
-    /// the one before, which it does not have.
+    /// Of the start stamp, to tell two flows with one tuple and id apart; 0 where it is not known.
     start: u32,
     /// The dump that saw it last.
     dump: u8,
@@ -145,6 +148,7 @@ impl SeenFlows {
             free: NOWHERE,
             fingerprints: Fingerprints::default(),
             labels: LabelBook::default(),
+            apart_for: 0,
             expected: 0,
             dump: 0,
             dump_began: 0,
@@ -182,6 +186,7 @@ impl SeenFlows {
 
     /// The dump going on showed every flow: those that it and others before did not show have ended.
     pub fn end_dump(&mut self) {
+        self.apart_for = self.apart_for.saturating_sub(1);
         self.complete.rotate_right(1);
         self.complete[0] = Some(CompleteDump {
             number: self.dump,
@@ -233,9 +238,8 @@ impl SeenFlows {
         };
         match self.find(fingerprint) {
             Some(position) if self.flows[position].marks.has(Marks::ENDED) => {
-                let mut fresh = Seen::new(fingerprint, &empty, self.dump);
-                fresh.start = self.flows[position].start & !1;
-                Some(self.succeed(position, fresh))
+                let fresh = Seen::new(fingerprint, &empty, self.dump);
+                self.succeed(position, fresh)
             }
             Some(position) => Some(Place(position as u32)),
             None => self.insert(fingerprint, &empty),
@@ -275,26 +279,34 @@ impl SeenFlows {
         }
     }
 
-    /// Takes counts of the flow with that fingerprint, which was found at that position, if anywhere.
+    /// Takes counts of a flow. `found` is where its fingerprint was found, if anywhere: there is the flow of that tuple and
+    /// id that began last, as far as is known. Others are kept apart from it, by their starts too, for an end may be told
+    /// later than the next beginning.
     fn take(
         &mut self,
         fingerprint: Fingerprint,
         found: Option<usize>,
         record: &FlowRecord,
     ) -> Sight {
-        let Some(found) = found else {
-            let place = self.insert(fingerprint, record);
-            return Sight::New { place };
-        };
-        let position = if self.flows[found].is_another(record) {
-            let apart = self.fingerprints.apart(fingerprint, start_of(record));
-            let Some(other) = self.find(apart) else {
+        let start = start_of(record);
+        let is_it = |position: usize| self.flows[position].start == start;
+        let may_be_apart = self.apart_for > 0 && start != 0 && !found.is_some_and(is_it);
+        let apart = self.fingerprints.apart(fingerprint, start);
+        let found_apart = may_be_apart.then(|| self.find(apart)).flatten();
+        let position = match (found_apart, found) {
+            (Some(apart), _) => {
+                self.apart_for = KEPT_APART;
+                apart
+            }
+            (None, Some(found)) if self.flows[found].is_another(record) => {
                 let place = self.take_another(found, apart, record);
                 return Sight::New { place };
-            };
-            other
-        } else {
-            found
+            }
+            (None, Some(found)) => found,
+            (None, None) => {
+                let place = self.insert(fingerprint, record);
+                return Sight::New { place };
+            }
         };
         let dump = self.dump;
         let seen = &mut self.flows[position];
@@ -304,8 +316,7 @@ impl SeenFlows {
         seen.grow(record, dump, Place(position as u32))
     }
 
-    /// Takes a flow that has the tuple and the id of the one at that position. The one that began last is found by its
-    /// fingerprint; the other is kept `apart` from it, for its end may be told later than the beginning of the last.
+    /// Takes a flow that has the tuple and the id of the one at that position; `None` where there is no room for both.
     fn take_another(
         &mut self,
         position: usize,
@@ -314,23 +325,28 @@ impl SeenFlows {
     ) -> Option<Place> {
         let last = &self.flows[position];
         if is_before(start_of(record), last.start) {
+            self.apart_for = KEPT_APART;
             return self.insert(apart, record);
         }
         let fresh = Seen::new(last.fingerprint, record, self.dump);
-        Some(self.succeed(position, fresh))
+        self.succeed(position, fresh)
     }
 
-    /// Puts another flow in the place of one with the same tuple and id, which is kept apart if there is room.
-    fn succeed(&mut self, position: usize, fresh: Seen) -> Place {
-        let before = std::mem::replace(&mut self.flows[position], fresh);
-        if before.has_stamp() {
-            let fingerprint = self.fingerprints.apart(before.fingerprint, before.start);
-            self.keep(Seen {
-                fingerprint,
-                ..before
-            });
+    /// Puts another flow in the place of one with the same tuple and id, which is kept apart. Where there is no room for
+    /// that, one whose end is told goes, and another one stays.
+    fn succeed(&mut self, position: usize, fresh: Seen) -> Option<Place> {
+        let before = self.flows[position];
+        let fingerprint = self.fingerprints.apart(before.fingerprint, before.start);
+        let kept = self.keep(Seen {
+            fingerprint,
+            ..before
+        });
+        if kept.is_none() && !before.marks.has(Marks::ENDED) {
+            return None;
         }
-        Place(position as u32)
+        self.apart_for = KEPT_APART;
+        self.flows[position] = fresh;
+        Some(Place(position as u32))
     }
 
     fn insert(&mut self, fingerprint: Fingerprint, record: &FlowRecord) -> Option<Place> {
@@ -414,12 +430,7 @@ impl Seen {
     /// Another flow has got the same tuple and the same id.
     fn is_another(&self, record: &FlowRecord) -> bool {
         let start = start_of(record);
-        let known = self.start != 0 && start != 0;
-        known && (self.start | 1 == start) != self.has_stamp()
-    }
-
-    fn has_stamp(&self) -> bool {
-        self.start & 1 == 1
+        self.start != 0 && start != 0 && self.start != start
     }
 
     fn grow(&mut self, record: &FlowRecord, dump: u8, place: Place) -> Sight {
@@ -431,7 +442,7 @@ impl Seen {
         let (reply, reply_fell) =
             growth((self.reply_bytes, self.reply_packets), record.reply_volume);
         self.rebase(record);
-        if !self.has_stamp() {
+        if self.start == 0 {
             self.start = start_of(record);
         }
         self.dump = dump;
@@ -493,13 +504,14 @@ fn start_of(record: &FlowRecord) -> u32 {
 
 /// Whether one start is before another, where there are less than 39 hours in between.
 fn is_before(start: u32, other: u32) -> bool {
-    (start.wrapping_sub(other | 1) as i32) <= 0
+    (start.wrapping_sub(other) as i32) < 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::drilldown::tally::tests::record;
+    use proptest::prelude::*;
 
     fn flow(port: u16, start: Option<u64>, bytes: u64) -> FlowRecord {
         FlowRecord {
@@ -740,5 +752,136 @@ mod tests {
             (seen.labels(guessed), seen.labels(set)),
             (None, Some((2, false)))
         );
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_two_flows_with_one_tuple_the_first_goes_on() {
+        let mut seen = SeenFlows::new(1);
+        seen.begin_dump(0);
+        seen.see(&flow(1, START, 100));
+        assert_eq!(seen.see(&flow(1, LATER, 5)), Sight::New { place: None });
+        assert_eq!(
+            grown(seen.see_end(&flow(1, START, 110))),
+            Some((10, 0, false))
+        );
+        assert!(is_new(seen.see_end(&flow(1, LATER, 9))));
+    }
+
+    #[test]
+    fn a_flow_that_seems_to_have_begun_earlier_counts_once_though_the_clock_was_set_back() {
+        let mut seen = SeenFlows::new(10);
+        dump(&mut seen, &[flow(1, LATER, 100)]);
+        seen.see_end(&flow(1, LATER, 100));
+        assert!(is_new(seen.see(&flow(1, START, 10))));
+        for bytes in (20..=100).step_by(10) {
+            let sights = dump(&mut seen, &[flow(1, START, bytes)]);
+            assert_eq!(grown(sights[0]).map(|(bytes, ..)| bytes), Some(10));
+        }
+        assert_eq!(seen.len(), 1);
+    }
+
+    /// Flows of one tuple and id, one after the other, as events and dumps tell of them.
+    #[derive(Debug, Clone, Copy)]
+    enum Moment {
+        Grow(u64),
+        Succeed,
+        ShowNext,
+        ReadShown,
+        Hear,
+        EndDump,
+    }
+
+    fn moments() -> impl Strategy<Value = Vec<Moment>> {
+        let moment = prop_oneof![
+            3 => (1u64..100).prop_map(Moment::Grow),
+            2 => Just(Moment::Succeed),
+            2 => Just(Moment::ShowNext),
+            2 => Just(Moment::ReadShown),
+            4 => Just(Moment::Hear),
+            1 => Just(Moment::EndDump),
+        ];
+        proptest::collection::vec(moment, 1..60)
+    }
+
+    enum Told {
+        Birth,
+        End(FlowRecord),
+    }
+
+    /// What is counted of all that is told.
+    struct Counted {
+        seen: SeenFlows,
+        bytes: u64,
+    }
+
+    impl Counted {
+        fn add(&mut self, record: &FlowRecord, sight: Sight) {
+            self.bytes += match sight {
+                Sight::New { .. } => record.original_volume.unwrap().bytes,
+                Sight::Known { original, .. } => original.bytes,
+                Sight::Repeated => 0,
+            };
+        }
+
+        fn read(&mut self, shown: Option<FlowRecord>) {
+            if let Some(record) = shown {
+                let sight = self.seen.see(&record);
+                self.add(&record, sight);
+            }
+        }
+
+        fn hear(&mut self, told: Option<Told>) {
+            match told {
+                Some(Told::Birth) => drop(self.seen.see_birth(&flow(1, None, 0))),
+                Some(Told::End(record)) => {
+                    let sight = self.seen.see_end(&record);
+                    self.add(&record, sight);
+                }
+                None => {}
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_tells_of_flows_with_one_tuple_and_id_in_whatever_order_each_byte_counts_once(
+            moments in moments(), births: bool,
+        ) {
+            let mut counted = Counted { seen: SeenFlows::new(100), bytes: 0 };
+            let (mut lives, mut moved, mut alive) = (0, 0, flow(1, START, 0));
+            let (mut told, mut shown) = (std::collections::VecDeque::new(), None);
+            counted.seen.begin_dump(0);
+            let end = [Moment::Succeed, Moment::EndDump];
+            for moment in moments.into_iter().chain(end) {
+                match moment {
+                    Moment::Grow(bytes) => {
+                        moved += bytes;
+                        alive.original_volume.as_mut().unwrap().bytes += bytes;
+                    }
+                    Moment::Succeed => {
+                        told.push_back(Told::End(alive));
+                        lives += 1;
+                        alive = flow(1, START.map(|start| start + lives * 1_000_000), 0);
+                        if births {
+                            told.push_back(Told::Birth);
+                        }
+                    }
+                    // The kernel fills the next answer when the one before is read.
+                    Moment::ShowNext => shown = shown.or(Some(alive)),
+                    Moment::ReadShown => counted.read(shown.take()),
+                    Moment::Hear => counted.hear(told.pop_front()),
+                    Moment::EndDump => {
+                        counted.read(shown.take());
+                        counted.read(Some(alive));
+                        while let Some(event) = told.pop_front() {
+                            counted.hear(Some(event));
+                        }
+                        counted.seen.end_dump();
+                        counted.seen.begin_dump(0);
+                    }
+                }
+            }
+            prop_assert_eq!(counted.bytes, moved);
+        }
     }
 }
