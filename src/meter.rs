@@ -171,6 +171,11 @@ impl Meter {
         }
     }
 
+    /// What this pass has of the table at that position of `foreign_tables` was another table's.
+    pub fn discard_foreign(&mut self, table: usize) {
+        self.each_answered(table, |counter| counter.last_pass = 0);
+    }
+
     /// Takes one answer of flowctl's own table. A name that is not ours is ignored.
     #[inline]
     pub fn record(&mut self, record: CounterRecord<'_>) {
@@ -219,7 +224,7 @@ impl Meter {
     /// `believed`.
     pub fn was_loaded(&mut self, table: usize, handle: u64, believed: bool) {
         self.each_answered(table, |counter| {
-            if counter.is_anew(handle) {
+            if counter.is_anew(handle) || (!believed && counter.read_from().is_none()) {
                 counter.kernel = match believed {
                     true => Volume::default(),
                     false => counter.passing,
@@ -724,6 +729,32 @@ mod tests {
         assert_eq!(totals(&meter), [100, 10]);
         read_loaded(&mut meter, 3, 8, [95, 6], false);
         assert_eq!(totals(&meter), [105, 11]);
+    }
+
+    #[test]
+    fn a_counter_never_read_before_is_not_believed_where_its_table_is_not() {
+        let mut meter = loaded();
+        read_loaded(&mut meter, 1, 7, [100, 10], true);
+        meter.counters[1].existing.as_mut().unwrap().handle = None;
+        meter.counters[1].total = Volume::default();
+        read_loaded(&mut meter, 2, 8, [100, 900], false);
+        assert_eq!(totals(&meter), [100, 0]);
+    }
+
+    #[test]
+    fn what_was_read_of_the_table_before_is_no_answer_of_the_next() {
+        let mut meter = loaded();
+        read_loaded(&mut meter, 1, 7, [100, 10], true);
+        meter.begin();
+        meter.record_foreign(0, record("a", 110));
+        meter.record_foreign(0, record("b", 20));
+        meter.discard_foreign(0);
+        meter.repeat_foreign(0);
+        meter.record_foreign(0, record("a", 5));
+        assert_eq!(meter.most_anew(0, 8), Some(5));
+        meter.was_loaded(0, 8, true);
+        assert_eq!(meter.end(seconds(2)).existing, 1, "b is not there");
+        assert_eq!(totals(&meter), [105, 10]);
     }
 
     #[test]

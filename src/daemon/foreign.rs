@@ -42,10 +42,12 @@ struct Followed {
     moved_at_load: Option<(u64, Vec<Moved>)>,
     /// 0 before it was read in this run.
     handle: u64,
+    /// The handle that the meter was told of last; 0 before it was read in this run.
+    settled: u64,
     /// Whether what it held when it was first read can have been counted by it; not asked of tables that others make.
     believed: bool,
-    /// Whether it was found missing in this run, since it was last read.
-    is_missed: bool,
+    /// When it was first found missing in this run, since it was last read.
+    missed_since: Option<Timestamp>,
     /// Of the ruleset, lower 16 bits, when `handle` was last known to be the table's.
     generation: Option<u16>,
     /// When it was last there; `None` where it never was.
@@ -106,8 +108,9 @@ impl Foreign {
                     is_loaded: self.is_loaded(table),
                     moved_at_load: None,
                     handle: 0,
+                    settled: 0,
                     believed: true,
-                    is_missed: false,
+                    missed_since: None,
                     generation: None,
                     read_at: last.map(|(at, _)| at),
                     moved_by_then: Some(last.map_or_else(Vec::new, |(_, moved)| moved.to_vec())),
@@ -129,26 +132,25 @@ impl Foreign {
     ) -> Result<bool, KernelError> {
         let mut interrupted = false;
         for (position, followed) in self.tables.iter_mut().enumerate() {
-            let handle_before = followed.handle;
             let read = followed.read(nftables, meter, position)?;
             interrupted |= read.interrupted;
             if read.generation.is_none() {
-                followed.is_gone(movement);
+                followed.is_gone(tick.wall, movement);
                 continue;
             }
             // A counter that a reload brings back was last read from an earlier table; this one goes on.
-            let origin = match followed.handle == handle_before {
+            let origin = match followed.handle == followed.settled {
                 true => Origin::Same,
                 false => meter.origin(position, followed.handle),
             };
             let bound_bytes = followed.settle(meter, position, origin, movement, devices);
             // What another kernel's counters missed until this run began was said when it began.
-            let missed = match origin {
-                Origin::Same => false,
-                Origin::Another => true,
-                Origin::OtherKernel => followed.is_missed,
+            let since = match origin {
+                Origin::Same => None,
+                Origin::Another => followed.read_at,
+                Origin::OtherKernel => followed.missed_since,
             };
-            if let Some(from) = followed.read_at.filter(|_| missed) {
+            if let Some(from) = since {
                 self.gaps.push(GapOf {
                     table: followed.table.clone(),
                     is_loaded: followed.is_loaded,
@@ -157,7 +159,8 @@ impl Foreign {
                     bound_bytes,
                 });
             }
-            followed.is_missed = false;
+            followed.settled = followed.handle;
+            followed.missed_since = None;
             followed.read_at = Some(tick.wall);
             followed.moved_by_then = None;
         }
@@ -210,7 +213,7 @@ impl Followed {
         position: usize,
     ) -> Result<CountersRead, KernelError> {
         let (family, name) = (self.table.family(), self.table.name());
-        let mut dump = |nftables: &mut Nftables| {
+        let dump = |nftables: &mut Nftables, meter: &mut Meter| {
             until_undisturbed(|| {
                 meter.repeat_foreign(position);
                 nftables.counters(family, name, |record| {
@@ -218,7 +221,7 @@ impl Followed {
                 })
             })
         };
-        let read = dump(nftables)?;
+        let read = dump(nftables, meter)?;
         if read.generation.is_none() || read.generation == self.generation {
             return Ok(read);
         }
@@ -232,7 +235,8 @@ impl Followed {
         }
         self.handle = found.handle;
         // What was read may be of the table before.
-        let again = dump(nftables)?;
+        meter.discard_foreign(position);
+        let again = dump(nftables, meter)?;
         if again.generation != read.generation {
             self.generation = None;
         }
@@ -290,8 +294,8 @@ impl Followed {
         known.then(|| moved_between(before, &by_load)).flatten()
     }
 
-    fn is_gone(&mut self, movement: Movement<'_>) {
-        self.is_missed = true;
+    fn is_gone(&mut self, now: Timestamp, movement: Movement<'_>) {
+        self.missed_since.get_or_insert(now);
         if self.read_at.is_some() && self.moved_by_then.is_none() {
             self.moved_by_then = Some(movement.before.to_vec());
         }

@@ -805,7 +805,7 @@ mod tests {
 
     enum Told {
         Birth,
-        End(FlowRecord),
+        End(Box<FlowRecord>),
     }
 
     /// What is counted of all that is told.
@@ -859,7 +859,7 @@ mod tests {
                         alive.original_volume.as_mut().unwrap().bytes += bytes;
                     }
                     Moment::Succeed => {
-                        told.push_back(Told::End(alive));
+                        told.push_back(Told::End(Box::new(alive)));
                         lives += 1;
                         alive = flow(1, START.map(|start| start + lives * 1_000_000), 0);
                         if births {

@@ -108,7 +108,7 @@ fn decode(message: &Message<'_>) -> Result<Option<DeviceReading>, Malformed> {
 }
 
 /// What all devices but the loopback device moved between two readings: a bound for counters that leave that one out.
-/// `None` when a device of the first is gone, since what it moved went with it.
+/// `None` when a device of the first is gone or counts anew, since what it moved went with it.
 pub fn moved_between(before: &[Moved], after: &[Moved]) -> Option<u64> {
     moved(before, after, |device| device.index != LOOPBACK)
 }
@@ -124,8 +124,9 @@ fn moved(before: &[Moved], after: &[Moved], which: impl Fn(&Moved) -> bool) -> O
             .ok()
             .map(|at| list[at].bytes)
     };
-    let gone = |device: &Moved| of(after, device.index).is_none();
-    if before.iter().any(gone) {
+    // One that is gone, or whose driver began to count anew.
+    let fell = |device: &Moved| of(after, device.index).is_none_or(|now| now < device.bytes);
+    if before.iter().any(fell) {
         return None;
     }
     let grown = |device: &Moved| {
@@ -149,6 +150,8 @@ mod tests {
             Some(67)
         );
         assert_eq!(moved_between(&before, &[device(2, 160)]), None);
+        let counts_anew = [device(2, 160), device(3, 20)];
+        assert_eq!(moved_between(&before, &counts_anew), None);
         let with_loopback = [device(LOOPBACK, 10), device(2, 100)];
         let later = [device(LOOPBACK, 15), device(2, 107)];
         assert_eq!(moved_between(&with_loopback, &later), Some(7));

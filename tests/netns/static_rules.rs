@@ -646,7 +646,9 @@ fn rules_that_this_boot_loads_after_the_daemon_leave_a_gap_until_then() {
     load(&bench);
     sent += burst(&lab, 30);
     assert_eq!(bytes(&daemon.settle()), sent);
-    let causes: Vec<String> = (gaps(&bench).into_iter()).map(|gap| gap.cause).collect();
+    let stated = gaps(&bench);
+    assert!(stated[0].to <= stated[1].from, "no time twice: {stated:?}");
+    let causes: Vec<String> = stated.into_iter().map(|gap| gap.cause).collect();
     let expected = [
         "the machine was started anew",
         "table inet flowctl was loaded anew",
