@@ -315,6 +315,16 @@ fn an_account_that_goes_on_elsewhere_takes_other_flows_and_knows_its_hosts() {
 }
 
 #[test]
+fn who_was_in_a_subnet_that_is_none_any_more_is_outside_in_an_account_that_goes_on() {
+    let more = CONFIG.replace("[subnets]", "[subnets]\nfar = [\"203.0.113.0/24\"]");
+    assert_ne!(more, CONFIG);
+    let first = scope_in(&more, "out=wan", ROUTER);
+    assert_eq!(first.host(address(HOST), address(FAR)), address(FAR));
+    let later = scope_in(CONFIG, "out=wan", ROUTER).after(&first);
+    assert_eq!(later.host(address(HOST), address(FAR)), address(HOST));
+}
+
+#[test]
 fn where_both_ends_are_inside_it_is_the_sender_of_what_arrives_and_the_receiver_of_what_leaves() {
     for (words, expected) in [
         ("in=lan", HOST),

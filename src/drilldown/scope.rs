@@ -1,7 +1,7 @@
 //! What one counter's selectors mean for flows: the address sets, the label bits, the router's own addresses. Built
 //! once a drilldown; `attribution` asks it for every flow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::config::{Addresses, Config, Counter, Interface};
@@ -9,7 +9,7 @@ use crate::drilldown::nanoseconds;
 use crate::drilldown::prefixes::PrefixSet;
 use crate::kernel::conntrack::FlowRecord;
 use crate::kernel::routes::Path;
-use crate::units::{CounterName, DeviceName, DevicePattern, InterfaceName};
+use crate::units::{CounterName, DeviceName, DevicePattern, InterfaceName, SubnetName};
 
 /// The flows that a counter could have counted.
 #[derive(Debug, Clone)]
@@ -30,7 +30,9 @@ pub struct Scope {
     labelled_since: Option<u64>,
     /// Each device with the bits of its interface, as often as it is in one.
     labels_by_device: Vec<(DevicePattern, LabelBits)>,
-    subnets: PrefixSet,
+    subnets: BTreeMap<SubnetName, PrefixSet>,
+    /// All of these.
+    inside: PrefixSet,
     own: BTreeSet<IpAddr>,
 }
 
@@ -46,7 +48,11 @@ impl Scope {
             let list = list.as_ref()?;
             Some(InterfaceChoice::new(config, list))
         };
-        let subnets = (config.subnets.iter()).flat_map(|subnet| subnet.addresses.prefixes());
+        let all = (config.subnets.iter()).flat_map(|subnet| subnet.addresses.prefixes());
+        let subnets = config.subnets.iter().map(|subnet| {
+            let prefixes = subnet.addresses.prefixes().iter().copied();
+            (subnet.name.clone(), PrefixSet::new(prefixes))
+        });
         Scope {
             counter: Some(counter.name.clone()),
             host: None,
@@ -60,7 +66,8 @@ impl Scope {
                 .fold(0, |all, bits| all | bits.arrived | bits.left),
             labelled_since: config.labelled_since.map(nanoseconds),
             labels_by_device: labels_by_device(config),
-            subnets: PrefixSet::new(subnets.copied()),
+            subnets: subnets.collect(),
+            inside: PrefixSet::new(all.copied()),
             own: own.iter().copied().collect(),
         }
     }
@@ -78,7 +85,8 @@ impl Scope {
             our_labels: 0,
             labelled_since: None,
             labels_by_device: Vec::new(),
-            subnets: PrefixSet::default(),
+            subnets: BTreeMap::new(),
+            inside: PrefixSet::default(),
             own: own.iter().copied().collect(),
         }
     }
@@ -105,9 +113,15 @@ impl Scope {
             .or_else(|| only(&self.to))
     }
 
-    /// The same for an account that began in another scope: who was inside then is so until it ends.
+    /// The same for an account that began in another scope: who was in a subnet then, which is still one, is so until it
+    /// ends.
     pub(super) fn after(mut self, before: &Scope) -> Self {
-        self.subnets.extend(&before.subnets);
+        for (name, prefixes) in &mut self.subnets {
+            if let Some(before) = before.subnets.get(name) {
+                prefixes.extend(before);
+                self.inside.extend(before);
+            }
+        }
         self.own.extend(&before.own);
         self
     }
@@ -132,7 +146,7 @@ impl Scope {
 
     /// Whether `address` is in a configured subnet.
     pub fn in_subnet(&self, address: IpAddr) -> bool {
-        self.subnets.contains(address)
+        self.inside.contains(address)
     }
 
     /// Whether `address` is one of the router's own.
