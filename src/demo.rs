@@ -10,6 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc as records, watch};
 use tokio::time::{Instant, sleep_until};
@@ -367,7 +368,8 @@ impl Stage<'_> {
                 Ok(()) = self.reports.changed() => {
                     let report = self.reports.borrow_and_update().clone();
                     if let Some(report) = report {
-                        if next_act.is_some_and(|due| Instant::now() >= due) {
+                        let due = next_act.is_some_and(|due| Instant::now() >= due);
+                        if due && has_just_begun(&report) {
                             next_act = acts.next();
                             self.act(next_act.is_some(), lab, cast, observe)?;
                         }
@@ -408,6 +410,12 @@ impl Stage<'_> {
             Ok(())
         }
     }
+}
+
+/// Whether the beat after that report has hardly begun: on a busy machine a report may be seen late.
+fn has_just_begun(report: &Report) -> bool {
+    let age = Timestamp::now().duration_since(report.time);
+    age.as_secs_f64() < report.tick.interval_seconds / 4.0
 }
 
 fn note_state(states: &mut Vec<StateWord>, report: &Report) {
