@@ -466,6 +466,8 @@ fn what_a_package_installs_names_every_command() {
 #[test]
 fn a_ruleset_to_load_is_made_of_a_file_and_of_nothing_that_is_found() {
     if Path::new("/etc/flowctl/flowctl.toml").exists() {
+        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+        assert!(!ci, "this must not be skipped in CI");
         eprintln!("SKIPPED: this machine has a configuration of its own");
         return;
     }
