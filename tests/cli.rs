@@ -465,13 +465,26 @@ fn what_a_package_installs_names_every_command() {
 
 #[test]
 fn a_ruleset_to_load_is_made_of_a_file_and_of_nothing_that_is_found() {
-    assert!(
-        !Path::new("/etc/flowctl/flowctl.toml").exists(),
-        "this machine has a configuration of its own"
-    );
+    if Path::new("/etc/flowctl/flowctl.toml").exists() {
+        let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+        assert!(!ci, "this must not be skipped in CI");
+        eprintln!("SKIPPED: this machine has a configuration of its own");
+        return;
+    }
     let made = output(&["plan", "--format", "nft"]);
     assert_eq!(made.status.code(), Some(78));
     assert!(made.stdout.is_empty());
     let said = text(&made.stderr);
     assert!(said.contains("/etc/flowctl/flowctl.toml"), "{said}");
+}
+
+#[test]
+fn a_reload_for_which_there_is_neither_file_nor_daemon_says_one_thing() {
+    let file = "/nonexistent/flowctl.toml";
+    let arguments = ["reload", "--config", file, "--socket", "/nonexistent/s"];
+    let reloaded = output(&arguments);
+    assert_eq!(reloaded.status.code(), Some(78));
+    let said = text(&reloaded.stderr);
+    assert!(said.contains(file), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }

@@ -17,7 +17,6 @@ pub fn run(options: &Options) -> ExitCode {
     let answer = ask_to_reload(&options.socket_path(config));
     match (answer, loaded) {
         (Err(error), Some(Err(bad))) if error.is_unreachable() => {
-            output::complain(&error);
             configuration::refuse(&SourceError::File(bad))
         }
         (answer, _) => tell(answer),

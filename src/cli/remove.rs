@@ -15,6 +15,8 @@ use crate::sink::socket;
 
 /// How long a daemon may take to end, which gives its last verdicts first: as long as a service manager lets it.
 const PATIENCE_ATTEMPTS: u32 = 900;
+/// How long the kernel may take to take the table and the state directory from a process that has ended.
+const RELEASE_ATTEMPTS: u32 = 20;
 const PATIENCE_STEP: Duration = Duration::from_millis(100);
 const DEFAULT_TABLE: &str = "flowctl";
 
@@ -35,6 +37,13 @@ pub fn run(options: &Options) -> ExitCode {
     let socket = options.socket_path(config.as_ref());
     let stopped = match stop(&socket) {
         Ok(stopped) => stopped,
+        Err(error @ AskError::TimedOut { .. }) => {
+            output::complain(format_args!(
+                "{error}; it may still stop when it goes on, and leaves its table and sysctls then: run this again when it has \
+                 ended"
+            ));
+            return ExitCode::Failure;
+        }
         Err(error) => {
             output::complain(error);
             return ExitCode::Failure;
@@ -45,7 +54,7 @@ pub fn run(options: &Options) -> ExitCode {
             socket::clear(&socket);
             output::print(&render(&removed, &options.state_dir, stopped))
         }
-        Err(error) if stopped && error.is_another_instance() => {
+        Err(error) if stopped && error.is_lock_held() => {
             output::complain(format_args!(
                 "the daemon was asked to stop and has not ended after {} s, so its table is still there ({error}): run this \
                  again when it has ended",
@@ -68,17 +77,32 @@ fn stop(socket: &Path) -> Result<bool, AskError> {
 
 /// Removes as soon as the daemon that was asked to stop has ended.
 fn remove(table: &str, state_dir: &Path, stopped: bool) -> Result<Removed, DaemonError> {
-    let attempts = if stopped { PATIENCE_ATTEMPTS } else { 1 };
+    let remove = || daemon::remove(table, state_dir);
+    let removed = remove();
+    if !stopped {
+        return removed;
+    }
+    let is_alive = DaemonError::is_lock_held;
+    let in_the_way = |error: &DaemonError| error.is_another_instance() && !error.is_lock_held();
+    let ended = retry(removed, PATIENCE_ATTEMPTS, is_alive, remove);
+    retry(ended, RELEASE_ATTEMPTS, in_the_way, remove)
+}
+
+/// Tries so often while what is in the way may pass.
+fn retry(
+    mut last: Result<Removed, DaemonError>,
+    attempts: u32,
+    passes: impl Fn(&DaemonError) -> bool,
+    again: impl Fn() -> Result<Removed, DaemonError>,
+) -> Result<Removed, DaemonError> {
     let (_never, silence) = mpsc::channel::<()>();
-    let mut last = daemon::remove(table, state_dir);
-    for _ in 1..attempts {
-        match last {
-            Err(ref error) if error.is_another_instance() => {}
-            done => return done,
+    for _ in 0..attempts {
+        if !last.as_ref().is_err_and(&passes) {
+            return last;
         }
         // Nothing is ever sent: this only waits.
         let _ = silence.recv_timeout(PATIENCE_STEP);
-        last = daemon::remove(table, state_dir);
+        last = again();
     }
     last
 }

@@ -65,6 +65,11 @@ impl DaemonError {
         )
     }
 
+    /// Whether a process of this network namespace holds the instance lock.
+    pub fn is_lock_held(&self) -> bool {
+        matches!(self, DaemonError::Lock(LockError::Held(_)))
+    }
+
     /// Whether CAP_NET_ADMIN is what is missing.
     pub fn is_privilege(&self) -> bool {
         matches!(self, DaemonError::Kernel(error) if error.is_privilege())

@@ -229,10 +229,15 @@ fn to_its_end<T>(load: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal
 
 /// Which keys under `[table]` are others, if any are, and what to do.
 fn fixed(old: &TableConfig, new: &TableConfig) -> Option<String> {
+    let TableConfig {
+        name,
+        protect,
+        is_static,
+    } = old;
     let keys = [
-        ("table.name", old.name != new.name),
-        ("table.protect", old.protect != new.protect),
-        ("table.static", old.is_static != new.is_static),
+        ("table.name", *name != new.name),
+        ("table.protect", *protect != new.protect),
+        ("table.static", *is_static != new.is_static),
     ];
     let others: Vec<&str> = keys
         .into_iter()

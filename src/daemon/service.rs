@@ -14,7 +14,7 @@ use crate::sink::service_text::Headline;
 
 /// Of the time after which it takes the loop to hang: one beat may get lost.
 const BEATS: u32 = 3;
-/// When the last thing could not be told for want of room.
+/// After how long what could not be told is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
 /// How long it may take to let go of the table's socket.
 const BARRIER: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct Notifier {
     again: Option<Instant>,
     /// Why it was not told the last time.
     deaf: Option<String>,
-    /// Why it does not keep the table's socket, which stays so.
+    /// Why it does not keep the table's socket.
     not_kept: Option<String>,
 }
 
@@ -111,18 +111,32 @@ impl Notifier {
 
     fn catch_up(&mut self, now: Instant, shown: bool) {
         self.again = None;
-        if let Some(socket) = self.unkept.take() {
-            match self.service.keep(socket.as_fd()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.unkept = Some(socket);
-                    self.again = Some(now + AGAIN);
-                    return;
-                }
-                // Without that it can be at work all the same.
-                Err(error) => self.not_kept(&error),
-            }
+        // Without that it can be at work all the same; where there is no room for it, there is none for anything.
+        if self.hand_over() {
+            self.tell_news(now, shown);
         }
+        if self.unkept.is_some() {
+            self.again = Some(now + AGAIN);
+        }
+    }
+
+    /// Hands in the table's socket, if that is to be done; false where there is no room at the moment.
+    fn hand_over(&mut self) -> bool {
+        let Some(socket) = &self.unkept else {
+            return true;
+        };
+        match self.service.keep(socket.as_fd()) {
+            Ok(()) => {
+                self.unkept = None;
+                self.not_kept = None;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            Err(error) => self.not_kept(&error),
+        }
+        true
+    }
+
+    fn tell_news(&mut self, now: Instant, shown: bool) {
         let becomes_ready = match self.ready {
             Ready::Not if !shown => return,
             Ready::Not | Ready::Reloaded => true,
@@ -333,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_cannot_be_handed_over_holds_nothing_up_and_is_not_forgotten() {
+    fn a_socket_that_cannot_be_handed_over_holds_nothing_up_and_is_handed_over_later() {
         let start = Instant::now();
         let (manager, mut notifier) = notifier("refused", None, start);
         let address = manager.local_addr().unwrap();
@@ -344,14 +358,16 @@ mod tests {
         notifier.attend(start, true);
         let deaf = notifier.trouble().unwrap();
         assert!(deaf.contains("cannot be told"), "{deaf}");
+        let not_kept = notifier.not_kept.clone().unwrap();
+        assert!(not_kept.contains("cannot be handed"), "{not_kept}");
+        assert_eq!(notifier.due(), Some(start + AGAIN));
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         manager.set_nonblocking(true).unwrap();
         notifier.attend(start + AGAIN, true);
         let heard = heard(&manager);
-        assert_eq!(heard.len(), 1, "{heard:?}");
-        assert!(heard[0].starts_with("READY=1 STATUS="), "{heard:?}");
-        assert_eq!(notifier.due(), None);
-        let not_kept = notifier.trouble().unwrap();
-        assert!(not_kept.contains("cannot be handed"), "{not_kept}");
+        assert_eq!(heard.len(), 2, "{heard:?}");
+        assert_eq!(heard[0], "FDSTORE=1 FDPOLL=0 FDNAME=table");
+        assert!(heard[1].starts_with("READY=1 STATUS="), "{heard:?}");
+        assert_eq!((notifier.due(), notifier.trouble()), (None, None));
     }
 }

@@ -280,8 +280,8 @@ impl Writer {
             Some(log) => log,
             None => {
                 let config = &self.log_config;
-                let path = self.state_dir.join(&config.path);
-                let opened = LogFile::open(&path, config.max_size, config.keep)
+                let (max_size, keep) = (config.max_size, config.keep);
+                let opened = LogFile::open(&self.state_dir, &config.path, max_size, keep)
                     .map_err(|error| error.to_string())?;
                 self.log.insert(opened)
             }

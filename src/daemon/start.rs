@@ -119,7 +119,8 @@ impl Daemon {
         let is_kept = kept.nftables.is_some();
         let (table, found) = Table::open(&options.config.table, kept.nftables)?;
         if table.is_static() {
-            let note = StaticTable::note(&name, options.config.table.is_static);
+            let configured = options.config.table.is_static;
+            let note = StaticTable::note(&name, configured, found.as_ref());
             options.notes.push(note);
             // Found so, it is so for this run.
             options.config.table.is_static = true;

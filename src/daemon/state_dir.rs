@@ -25,7 +25,7 @@ impl StateDir {
         };
         let make = || {
             if !path.is_dir() {
-                Directory::make(path)?;
+                Directory::make(Path::new("."), path)?;
             }
             tempfile::tempfile_in(path).map(drop)?;
             File::open(path)

@@ -8,7 +8,9 @@ use crate::config::{Config, TableConfig};
 use crate::health::{Standing, StaticRules};
 use crate::kernel::error::KernelError;
 use crate::kernel::facts;
+use crate::kernel::nft::TableInfo;
 use crate::kernel::nftables::Nftables;
+use crate::plan::printed::Maker;
 use crate::plan::ruleset::Ruleset;
 use crate::units::TableFamily;
 
@@ -63,15 +65,17 @@ impl StaticTable {
         self.judged = None;
     }
 
-    /// What a start says of it.
-    pub fn note(table: &str, configured: bool) -> String {
-        let why = match configured {
-            true => "table.static is set",
-            false => "it was found there",
+    /// What a start says of it. `found`: what has its name.
+    pub fn note(table: &str, configured: bool, found: Option<&TableInfo>) -> String {
+        let what = match configured {
+            true if found.map(TableInfo::maker) == Some(Maker::Flowctl) => {
+                "was installed by flowctl itself before table.static was set"
+            }
+            true => "is loaded with the system's ruleset (table.static is set)",
+            false => "is loaded with the system's ruleset (it was found there)",
         };
         format!(
-            "the table inet {table} is loaded with the system's ruleset ({why}): flowctl reads it, and installs and repairs \
-             nothing in this run"
+            "the table inet {table} {what}: flowctl reads it, and installs and repairs nothing in this run"
         )
     }
 }

@@ -101,7 +101,7 @@ fn fix_for(code: &str) -> &'static str {
             "let flowctl read what is named, or name other places under [names] in the configuration"
         }
         "service_manager_deaf" => {
-            "look at NOTIFY_SOCKET in the daemon's environment, and at FileDescriptorStoreMax in its unit"
+            "look at NOTIFY_SOCKET in the daemon's environment, and whether the service manager listens there; it is tried again"
         }
         "drops_unmeasured" => "it is tried again by the next drilldown; see `flowctl doctor`",
         "repair_failed" => "look at `nft list tables`; the repair is tried again at every tick",

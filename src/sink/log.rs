@@ -63,6 +63,10 @@ fn rotated_name(name: &OsStr, number: u32) -> OsString {
 /// The log, open for appending.
 #[derive(Debug)]
 pub struct LogFile {
+    state_dir: PathBuf,
+    /// As it is named: seen from the state directory, or absolute.
+    named: PathBuf,
+    /// Where that is.
     path: PathBuf,
     max_size: u64,
     keep: u32,
@@ -73,16 +77,26 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens or makes (0640) the log at `path`, which is rotated before it grows beyond `max_size` bytes; `keep`
-    /// rotated files are kept. A last line without an end gets one.
-    pub fn open(path: &Path, max_size: u64, keep: u32) -> Result<LogFile, LogError> {
-        let parent = directory_of(path);
-        let directory = Directory::make(parent).map_err(failed("make the directory", parent))?;
-        let mut file = open_to_append(&directory, path)?;
-        let size = file.metadata().map_err(failed("look at", path))?.len();
+    /// Opens or makes (0640) the log at `named`, which is rotated before it grows beyond `max_size` bytes; `keep`
+    /// rotated files are kept. A last line without an end gets one. `named` is seen from the state directory, which is
+    /// used through whatever links, or absolute; either way root follows no link of `named` itself that is in another
+    /// user's directory.
+    pub fn open(
+        state_dir: &Path,
+        named: &Path,
+        max_size: u64,
+        keep: u32,
+    ) -> Result<LogFile, LogError> {
+        let path = state_dir.join(named);
+        let directory = Directory::make(state_dir, directory_of(named))
+            .map_err(failed("make the directory", directory_of(&path)))?;
+        let mut file = open_to_append(&directory, &path)?;
+        let size = file.metadata().map_err(failed("look at", &path))?.len();
         let mut log = LogFile {
-            torn: has_torn_end(&mut file, size).map_err(failed("read", path))?,
-            path: path.to_owned(),
+            torn: has_torn_end(&mut file, size).map_err(failed("read", &path))?,
+            state_dir: state_dir.to_owned(),
+            named: named.to_owned(),
+            path,
             max_size,
             keep,
             file,
@@ -99,8 +113,8 @@ impl LogFile {
     pub fn append(&mut self, record: &Record) -> Result<(), LogError> {
         let mut line = serde_json::to_vec(record)?;
         line.push(b'\n');
-        let parent = directory_of(&self.path);
-        let directory = Directory::reach(parent).map_err(failed("use the directory", parent))?;
+        let directory = Directory::reach(&self.state_dir, directory_of(&self.named))
+            .map_err(failed("use the directory", directory_of(&self.path)))?;
         self.reopen_if_moved(&directory)?;
         if self.size > 0 && self.size.saturating_add(line.len() as u64) > self.max_size {
             self.rotate(&directory)?;
@@ -210,7 +224,7 @@ mod tests {
     use super::*;
     use crate::event::Event;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     fn record(reason: &str) -> Record {
         Record {
@@ -240,7 +254,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let two_lines = 2 * (serde_json::to_vec(&record("0")).unwrap().len() as u64 + 1);
-        let mut log = LogFile::open(&path, two_lines, 2).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), two_lines, 2).unwrap();
         for number in 0..9 {
             log.append(&record(&number.to_string())).unwrap();
         }
@@ -258,7 +272,7 @@ mod tests {
     fn keep_0_truncates() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = LogFile::open(&path, 1, 0).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 1, 0).unwrap();
         for number in 0..3 {
             log.append(&record(&number.to_string())).unwrap();
         }
@@ -271,7 +285,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         fs::write(&path, "{\"time\":\"2026").unwrap();
-        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 1 << 20, 1).unwrap();
         log.append(&record("after")).unwrap();
         assert_eq!(reasons(&path), ["malformed 13", "after"]);
     }
@@ -280,13 +294,13 @@ mod tests {
     fn a_full_disk_costs_the_record_and_the_next_begins_on_a_fresh_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 1 << 20, 1).unwrap();
         log.append(&record("before")).unwrap();
         let disk = std::mem::replace(&mut log.file, File::create("/dev/full").unwrap());
-        log.path = "/dev/full".into();
+        (log.named, log.path) = ("/dev/full".into(), "/dev/full".into());
         let error = log.append(&record("lost")).unwrap_err();
         assert!(matches!(error, LogError::Io { .. }), "{error}");
-        (log.file, log.path) = (disk, path.clone());
+        (log.file, log.named, log.path) = (disk, "log".into(), path.clone());
         (&log.file).write_all(b"{\"half").unwrap();
         log.torn = true;
         log.append(&record("after")).unwrap();
@@ -297,10 +311,37 @@ mod tests {
     fn a_file_moved_away_by_others_is_not_written_to() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 1 << 20, 1).unwrap();
         log.append(&record("before")).unwrap();
         fs::rename(&path, directory.path().join("moved")).unwrap();
         log.append(&record("after")).unwrap();
         assert_eq!(reasons(&path), ["after"]);
+    }
+
+    #[test]
+    fn the_state_directory_is_used_through_links_of_another_user_and_the_log_below_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = directory.path().join("home");
+        let disk = directory.path().join("disk");
+        for path in [&home, &disk] {
+            fs::create_dir(path).unwrap();
+            if chown(path, Some(4321), Some(1234)).is_err() {
+                eprintln!("SKIPPED, no privileges: this is not root");
+                return;
+            }
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(&disk, home.join("state")).unwrap();
+        symlink(elsewhere.path(), disk.join("logs")).unwrap();
+        let state_dir = home.join("state");
+        let open = |named: &Path| LogFile::open(&state_dir, named, 1 << 20, 1);
+        let mut log = open("log".as_ref()).unwrap();
+        log.append(&record("through a link")).unwrap();
+        assert_eq!(reasons(&disk.join("log")), ["through a link"]);
+        for named in [Path::new("logs/log"), &state_dir.join("log")] {
+            let refused = open(named).unwrap_err().to_string();
+            assert!(refused.contains("in a directory of user 4321"), "{refused}");
+        }
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 }

@@ -314,7 +314,7 @@ mod tests {
     fn all_files_are_read_oldest_first_and_then_on_as_they_rotate() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = LogFile::open(&path, 200, 50).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 200, 50).unwrap();
         (0..7).for_each(|number| log.append(&reset(number)).unwrap());
         let mut reader = LogReader::open(&path, Filter::default()).unwrap();
         assert_eq!(numbers(&mut reader), [0, 1, 2, 3, 4, 5, 6]);
@@ -328,7 +328,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         // A file for each record.
-        let mut log = LogFile::open(&path, 1, 3).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 1, 3).unwrap();
         log.append(&reset(1)).unwrap();
         let mut reader = LogReader::open(&path, Filter::default()).unwrap();
         assert_eq!(numbers(&mut reader), [1]);
@@ -346,7 +346,7 @@ mod tests {
     fn a_truncated_log_is_followed_from_its_new_beginning() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = LogFile::open(&path, 250, 0).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 250, 0).unwrap();
         log.append(&reset(1)).unwrap();
         log.append(&reset(2)).unwrap();
         let mut reader = LogReader::open(&path, Filter::default()).unwrap();
@@ -387,7 +387,7 @@ mod tests {
     fn a_filter_admits_by_time_and_by_counter() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let mut log = LogFile::open(&path, 1 << 20, 1).unwrap();
+        let mut log = LogFile::open(directory.path(), "log".as_ref(), 1 << 20, 1).unwrap();
         (0..8).for_each(|number| log.append(&reset(number)).unwrap());
         let filter = Filter {
             since: Some(reset(3).time),

@@ -31,15 +31,14 @@ struct Link {
 impl Service {
     /// The one that started this process, if it wants to be told.
     pub fn of_environment() -> io::Result<Service> {
-        match std::env::var_os("NOTIFY_SOCKET") {
-            Some(path) => Service::at(path.as_bytes()),
-            None => Ok(Service::default()),
-        }
+        let path = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+        Service::at(path.as_bytes())
     }
 
-    /// The one that listens at that path; `@` begins an abstract name.
+    /// The one that listens at that path; `@` begins an abstract name, and an empty path means that there is none.
     pub fn at(path: &[u8]) -> io::Result<Service> {
         let address = match path {
+            [] => return Ok(Service::default()),
             [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
             path => SocketAddrUnix::new(path)?,
         };
@@ -123,6 +122,7 @@ mod tests {
     fn without_a_service_manager_nothing_happens() {
         let nobody = Service::default();
         assert!(!nobody.is_there());
+        assert!(!Service::at(b"").unwrap().is_there());
         nobody.tell(&[NotifyState::Ready]).unwrap();
         nobody.forget().unwrap();
         nobody.barrier(Duration::from_secs(60)).unwrap();

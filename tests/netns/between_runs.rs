@@ -5,6 +5,8 @@ use std::time::Duration;
 use flowctl::event::Event;
 use flowctl::lab::LabOptions;
 
+use rustix::process::Signal;
+
 use crate::disk::Disk;
 use crate::support::{
     Bench, Daemon, WAN_AND_HOME, burst, eventually, gaps, lab, namespace, pause, said,
@@ -152,5 +154,24 @@ fn a_removal_takes_the_table_away_though_totals_cannot_be_saved() {
     let text = said(&removed) + &String::from_utf8_lossy(&removed.stdout);
     assert_eq!(removed.status.code(), Some(0), "{text}");
     assert!(text.contains("state directory"), "{text}");
+    assert_eq!(bench.nft(&["list", "ruleset"]), "");
+}
+
+#[test]
+fn removal_of_a_daemon_that_stands_still_says_that_it_must_be_run_again() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
+    let daemon = bench.start();
+    daemon.signal(Signal::STOP);
+    let removed = bench.flowctl(&["remove"]);
+    let text = said(&removed);
+    assert_eq!(removed.status.code(), Some(1), "{text}");
+    assert!(text.contains("it may still stop"), "{text}");
+    daemon.signal(Signal::CONT);
+    eventually("it ends when it goes on", || {
+        (bench.flowctl(&["status"]).status.code() == Some(3)).then_some(())
+    });
+    assert_ne!(bench.nft(&["list", "ruleset"]), "");
+    assert!(bench.flowctl(&["remove"]).status.success());
     assert_eq!(bench.nft(&["list", "ruleset"]), "");
 }

@@ -73,6 +73,28 @@ fn in_another_namespace_only_the_socket_is_in_the_way() {
     assert_eq!(state(&daemon), before);
 }
 
+#[test]
+fn removal_says_that_the_state_directory_is_a_daemons_elsewhere() {
+    let (Some(here), Some(there)) = (namespace(), namespace()) else {
+        return;
+    };
+    let first = Bench::new(&here, CONFIG);
+    let daemon = first.start();
+    let second = Bench::new(&there, CONFIG);
+    let stopped = second.start();
+    let mistaken = Bench::new(&there, CONFIG).with_state(first.state_dir());
+    let socket = second.socket();
+    let output = mistaken.flowctl(&["remove", "--socket", socket.to_str().unwrap()]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(75), "{text}");
+    assert!(text.contains("another flowctl uses it"), "{text}");
+    assert!(!text.contains("has not ended"), "{text}");
+    drop(stopped);
+    assert!(second.flowctl(&["remove"]).status.success());
+    assert_eq!(second.nft(&["list", "ruleset"]), "");
+    daemon.stop();
+}
+
 /// What `flowctl run` comes to. Where it is not turned away it runs, but not for ever.
 fn attempt(bench: &Bench<'_>, arguments: &[&str]) -> Output {
     let run = by(&["timeout", "10"], &bench.command(arguments));

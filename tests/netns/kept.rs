@@ -2,6 +2,7 @@
 //! over that is not that socket does no harm.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
@@ -107,7 +108,12 @@ fn a_user_of_its_own_with_cap_net_admin_alone_can_do_all_of_it() {
     let manager = Manager::new();
     std::os::unix::fs::chown(bench.path(), Some(64321), Some(64321)).unwrap();
     let as_the_unit = [&AS_THE_UNIT[..], &["--no-new-privs"]].concat();
-    let mut daemon = bench.start_as(manager.command_by(&as_the_unit, &bench, &[]));
+    // What has an absolute path does not begin where the daemon was started.
+    let closed = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(closed.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = manager.command_by(&as_the_unit, &bench, &[]);
+    command.current_dir(closed.path());
+    let mut daemon = bench.start_as(command);
     let port = {
         manager.await_kept();
         owner(&lab.router)

@@ -12,7 +12,7 @@ use flowctl::sink::ask::ask_to_reload;
 use flowctl::sink::reload::Reloaded;
 use rustix::process::Signal;
 
-use crate::support::{Bench, WAN_AND_HOME, by, namespace, pause, run_in, said};
+use crate::support::{Bench, WAN_AND_HOME, by, eventually, namespace, pause, run_in, said};
 
 #[test]
 fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
@@ -117,7 +117,9 @@ fn what_is_no_fault_of_the_file_is_told_apart_from_what_is() {
         });
         results.collect::<Vec<_>>()
     };
-    assert_eq!(results(), [ConfigResult::Rejected; 2]);
+    eventually("both are in the log", || {
+        (results() == [ConfigResult::Rejected; 2]).then_some(())
+    });
     bench.nft(&["delete", "table", "inet", "flowctl"]);
     let (code, text) = reload();
     assert_eq!(code, Some(0), "nothing hangs on: {text}");

@@ -60,6 +60,13 @@ fn await_gone(daemon: &Daemon<'_>, code: &str) {
     eventually("it is over", || found(daemon, code).is_none().then_some(()));
 }
 
+fn start_notes(daemon: &Daemon<'_>) -> String {
+    daemon.await_record("the start", |event| match event {
+        Event::Started { notes, .. } => Some(notes.join("\n")),
+        _ => None,
+    })
+}
+
 fn await_gaps(bench: &Bench<'_>, count: usize) {
     eventually("a gap is stated", || {
         (gaps(bench).len() == count).then_some(())
@@ -437,16 +444,9 @@ fn rules_that_are_found_are_used_without_being_asked_for() {
     let daemon = bench.start();
     let sent = burst(&lab, 50);
     assert_eq!(bytes(&daemon.settle()), sent);
-    let notes = daemon.await_record("the start", |event| match event {
-        Event::Started { notes, .. } => Some(notes),
-        _ => None,
-    });
-    assert!(
-        notes
-            .iter()
-            .any(|note| note.contains("installs and repairs nothing")),
-        "{notes:?}"
-    );
+    let notes = start_notes(&daemon);
+    assert!(notes.contains("installs and repairs nothing"), "{notes}");
+    assert!(notes.contains("is loaded with"), "{notes}");
     let doctor = said(&bench.flowctl(&["doctor"]));
     assert!(doctor.contains("static_rules_found"), "{doctor}");
     // What is not under [table] may change.
@@ -513,6 +513,9 @@ fn a_table_that_flowctl_had_installed_goes_on_counting_until_rules_are_loaded() 
     sent += burst(&lab, 20);
     daemon = bench.start();
     assert_eq!(bytes(&daemon.status()), sent);
+    let notes = start_notes(&daemon);
+    assert!(notes.contains("installed by flowctl itself"), "{notes}");
+    assert!(!notes.contains("is loaded with"), "{notes}");
     let differ = await_found(&daemon, "static_rules_differ");
     assert!(differ.fix.contains("flowctl remove"), "{differ:?}");
     assert_eq!(ruleset(&bench), before, "not even owned again");
