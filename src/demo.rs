@@ -10,7 +10,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc as records, watch};
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +19,7 @@ use crate::config::{self, Format};
 use crate::daemon::{Daemon, DaemonError, Options, Stopper};
 use crate::drilldown::verdict::Verdict;
 use crate::event::{Event, Record};
-use crate::lab::{Direction, Family, Lab, LabError, LabOptions};
+use crate::lab::{Direction, Family, Lab, LabError, LabOptions, clock};
 use crate::report::{Report, StateWord};
 use crate::sink::service::Service;
 
@@ -414,7 +413,7 @@ impl Stage<'_> {
 
 /// Whether the beat after that report has hardly begun: on a busy machine a report may be seen late.
 fn has_just_begun(report: &Report) -> bool {
-    let age = Timestamp::now().duration_since(report.time);
+    let age = clock::wall().duration_since(report.time);
     age.as_secs_f64() < report.tick.interval_seconds / 4.0
 }
 
