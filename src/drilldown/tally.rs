@@ -141,7 +141,7 @@ impl Tally {
     /// Notes when a flow ended, where it is one that may be named.
     pub fn end(&mut self, record: &FlowRecord) {
         if let Some(flow) = self.flows.get_mut(&key(record)) {
-            flow.ended = record.stop;
+            flow.date(record);
         }
     }
 }
@@ -166,8 +166,16 @@ impl Flow {
         self.belongs = self.belongs.or(credit.belongs);
         self.original_moved = self.original_moved.plus(credit.original);
         self.reply_moved = self.reply_moved.plus(credit.reply);
-        self.start = credit.record.start.or(self.start);
-        self.ended = credit.record.stop;
+        self.date(credit.record);
+    }
+
+    /// Takes over when it began and ended. Of several with one tuple and id, that is when the last did.
+    fn date(&mut self, record: &FlowRecord) {
+        let is_earlier = record.start.is_some() && record.start < self.start;
+        if !is_earlier {
+            self.start = record.start.or(self.start);
+            self.ended = record.stop;
+        }
     }
 }
 
@@ -324,6 +332,24 @@ pub(super) mod tests {
         assert_eq!([sum(hosts.collect()), sum(outside.collect())], [21, 21]);
         assert_eq!([sum(services.collect()), sum(flows.collect())], [21, 21]);
         assert_eq!(tally.moved().bytes, 21);
+    }
+
+    #[test]
+    fn the_late_end_of_an_earlier_flow_does_not_end_the_row_of_the_next() {
+        let (mut tally, scope) = (Tally::new(RankBy::Bytes, ROWS_MAX), host_scope());
+        let dated = |start, stop| FlowRecord {
+            start: Some(start),
+            stop,
+            ..record("10.0.0.1", 1)
+        };
+        add_flow(&mut tally, &scope, &dated(20, None), 5, true);
+        add_flow(&mut tally, &scope, &dated(10, Some(19)), 7, true);
+        tally.end(&dated(10, Some(19)));
+        let flow = |tally: &Tally| *tally.flows.get(&key(&dated(20, None))).unwrap();
+        assert_eq!((flow(&tally).start, flow(&tally).ended), (Some(20), None));
+        assert_eq!(flow(&tally).moved().bytes, 12);
+        tally.end(&dated(20, Some(30)));
+        assert_eq!(flow(&tally).ended, Some(30));
     }
 
     #[test]
