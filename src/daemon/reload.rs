@@ -136,7 +136,7 @@ impl Daemon {
             return Ok(());
         }
         // Counters that go are read once more.
-        self.read()?;
+        self.read_early();
         if let Err(error) = self.change_table(loaded.ruleset) {
             self.refuse(Refusal::Failed(error.to_string()));
             return Ok(());
