@@ -10,9 +10,10 @@ use crate::sink::reload::Reloaded;
 
 const STAYS: &str = "the configuration before stays in force";
 
-/// Asks the daemon, which judges the file; here it only says where the daemon listens, if it can be read at all.
+/// Asks the daemon, which judges the file; here it only says where the daemon listens, if it can be read at all: a pipe is
+/// not for whoever asks.
 pub fn run(options: &Options) -> ExitCode {
-    let loaded = options.config_path().map(|path| config::load(&path));
+    let loaded = (options.config_path()).map(|path| config::load_again(&path));
     let config: Option<&Config> = loaded.as_ref().and_then(|loaded| loaded.as_ref().ok());
     let answer = ask_to_reload(&options.socket_path(config));
     match (answer, loaded) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Daemon, DaemonError, Message, clock, follow};
 use crate::config::source::{Source, SourceError};
-use crate::config::{Config, Connected, LabelsByInterface, TableConfig};
+use crate::config::{Config, Connected, LabelsByInterface, LoadError, TableConfig};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
@@ -40,8 +40,10 @@ pub enum Refusal {
 impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Refusal {
         match error {
+            SourceError::File(LoadError::NotRegular { .. }) | SourceError::Kernel(_) => {
+                Refusal::Failed(error.to_string())
+            }
             SourceError::File(_) | SourceError::Nothing => Refusal::Rejected(error.messages()),
-            SourceError::Kernel(_) => Refusal::Failed(error.to_string()),
         }
     }
 }
@@ -88,7 +90,7 @@ impl Daemon {
         let found_static = self.table.is_found_static();
         let connected = Arc::clone(&self.surroundings.connected);
         let load = move || {
-            let mut sourced = source.read()?;
+            let mut sourced = source.read_again()?;
             // Rules that were made from the configuration have the bits that it alone gives.
             let labels = (!is_static).then(|| sourced.config.keep_labels(&labels_before));
             sourced.config.labelled_since = labelled_since;
