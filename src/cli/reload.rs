@@ -6,7 +6,7 @@ use super::{Options, configuration, output};
 use crate::config::source::SourceError;
 use crate::config::{self, Config};
 use crate::sink::ask::{AskError, ask_to_reload};
-use crate::sink::reload::Reloaded;
+use crate::sink::reload::{PROBLEMS_MAX, Reloaded};
 
 const STAYS: &str = "the configuration before stays in force";
 
@@ -68,8 +68,11 @@ fn render_rejected(problems: &[String]) -> String {
     let lines = problems
         .iter()
         .map(|problem| format!("{}\n", foreign(problem)));
-    let number = counted(problems.len() as u64, "problem");
-    let last = format!("{number}; {STAYS}\n");
+    let last = match problems.len() {
+        told @ ..=PROBLEMS_MAX => format!("{}; {STAYS}\n", counted(told as u64, "problem")),
+        // The last of them said how many more there are.
+        _ => format!("{STAYS}\n"),
+    };
     lines.chain([last]).collect()
 }
 
@@ -85,6 +88,9 @@ mod tests {
             "reloaded\ncounters added: iot_from, iot_to\n"
         );
         assert!(render(&[]).contains("no counter and no threshold"));
+        let many = vec!["x".to_owned(); PROBLEMS_MAX + 1];
+        let last = format!("x\nx\n{STAYS}\n");
+        assert!(render_rejected(&many).ends_with(&last));
         let problems = [
             "a.toml:1:1: tick\u{1b}[2J".to_owned(),
             "a.toml:2:1: x".to_owned(),

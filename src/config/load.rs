@@ -72,17 +72,20 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// All that is wrong, a text for each.
-    pub fn messages(&self) -> Vec<String> {
-        match self {
-            LoadError::Invalid { path, problems } => problems
-                .iter()
-                .map(|problem| format!("{path}:{problem}"))
-                .collect(),
-            LoadError::Read { .. } | LoadError::NotRegular { .. } | LoadError::TooLarge { .. } => {
-                vec![self.to_string()]
-            }
-        }
+    /// What is wrong, a text for each; beyond `most`, a last one says how many more there are.
+    pub fn messages(&self, most: usize) -> Vec<String> {
+        let LoadError::Invalid { path, problems } = self else {
+            return vec![self.to_string()];
+        };
+        let first = problems.iter().take(most);
+        let more = match problems.len().saturating_sub(most) {
+            0 => None,
+            more => Some(format!("{path}: and {more} more")),
+        };
+        first
+            .map(|problem| format!("{path}:{problem}"))
+            .chain(more)
+            .collect()
     }
 }
 

@@ -48,10 +48,10 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// All that is wrong, a text for each.
-    pub fn messages(&self) -> Vec<String> {
+    /// What is wrong, a text for each; beyond `most`, a last one says how many more there are.
+    pub fn messages(&self, most: usize) -> Vec<String> {
         match self {
-            SourceError::File(error) => error.messages(),
+            SourceError::File(error) => error.messages(most),
             SourceError::Kernel(_) | SourceError::Nothing => vec![self.to_string()],
         }
     }

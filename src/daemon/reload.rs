@@ -11,7 +11,7 @@ use crate::config::{Config, Connected, LabelsByInterface, LoadError, TableConfig
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
-use crate::sink::reload::{Asker, Outcome, Reloaded};
+use crate::sink::reload::{Asker, Outcome, PROBLEMS_MAX, Reloaded};
 use crate::units::CounterName;
 
 /// More names than this make a record no clearer.
@@ -31,7 +31,7 @@ pub struct Loaded {
 
 /// Why a configuration is not carried out.
 pub enum Refusal {
-    /// All that is wrong with it.
+    /// What is wrong with it.
     Rejected(Vec<String>),
     /// What is wrong with something else.
     Failed(String),
@@ -43,7 +43,9 @@ impl From<SourceError> for Refusal {
             SourceError::File(LoadError::NotRegular { .. }) | SourceError::Kernel(_) => {
                 Refusal::Failed(error.to_string())
             }
-            SourceError::File(_) | SourceError::Nothing => Refusal::Rejected(error.messages()),
+            SourceError::File(_) | SourceError::Nothing => {
+                Refusal::Rejected(error.messages(PROBLEMS_MAX))
+            }
         }
     }
 }

@@ -76,6 +76,31 @@ fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
 }
 
 #[test]
+fn of_very_many_problems_the_first_are_told_and_how_many_more() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
+    let daemon = bench.start();
+    let socket = bench.socket();
+    let unknown: String = (0..2_000).map(|key| format!("key_{key} = 1\n")).collect();
+    fs::write(bench.config(), unknown).unwrap();
+    let output = bench.flowctl(&["reload", "--socket", socket.to_str().unwrap()]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 52, "{text}");
+    assert!(lines[49].contains(":50:1: key_49: unknown key"), "{text}");
+    assert!(lines[50].ends_with(": and 1950 more"), "{text}");
+    let messages = daemon.await_record("the record", |event| match event {
+        Event::Config { messages, .. } => Some(messages),
+        _ => None,
+    });
+    assert_eq!(messages, lines[..51]);
+    let checked = said(&bench.flowctl(&["check"]));
+    assert!(checked.contains("\n2000 problems"), "all of them");
+    daemon.stop();
+}
+
+#[test]
 fn what_is_no_fault_of_the_file_is_told_apart_from_what_is() {
     let Some(namespace) = namespace() else { return };
     let unprotected = format!("{WAN_AND_HOME}[table]\nprotect = \"off\"\n");
