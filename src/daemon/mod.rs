@@ -30,6 +30,7 @@ mod start;
 mod state_dir;
 mod static_table;
 mod table;
+mod to_its_end;
 mod vitals;
 mod watcher;
 
@@ -130,7 +131,8 @@ enum Message {
     Network(Box<Sighting>),
     /// Bits per second by device index, where there is a speed.
     Speeds(BTreeMap<u32, f64>),
-    Resolved(Box<Resolved>),
+    /// With the prefixes of the moment, or why not.
+    Resolved(Result<Box<Resolved>, String>),
     Progress(Box<Progress>),
     Verdict(Box<Verdict>),
     Drill(Box<DrillRequest>),
@@ -250,7 +252,7 @@ impl Daemon {
             Message::Stirred { at, wall } => self.presence.stir(at, wall),
             Message::Network(sighting) => self.look_around(*sighting),
             Message::Speeds(speeds) => self.surroundings.speeds = speeds,
-            Message::Resolved(resolved) => self.carry_over(*resolved),
+            Message::Resolved(resolved) => self.carry_over(resolved),
             Message::Progress(progress) => {
                 let outcome = self.engine.explain(clock::tick(self.sequence), *progress);
                 self.carry_out(outcome);

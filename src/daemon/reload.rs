@@ -2,9 +2,9 @@
 //! One with problems changes nothing.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::to_its_end::to_its_end;
 use super::{Daemon, DaemonError, Message, clock, follow};
 use crate::config::source::{Source, SourceError};
 use crate::config::{Config, Connected, LabelsByInterface, LoadError, TableConfig};
@@ -108,8 +108,10 @@ impl Daemon {
             }))
         };
         let load = move || {
+            let loaded = to_its_end("reads the configuration", load);
+            let loaded = loaded.unwrap_or_else(|why| Err(Refusal::Failed(why)));
             // A daemon that has ended meanwhile needs no configuration.
-            let _ = sender.send(Message::Loaded(to_its_end(load)));
+            let _ = sender.send(Message::Loaded(loaded));
         };
         let thread = std::thread::Builder::new().name("loader".into());
         match thread.spawn(load) {
@@ -223,14 +225,6 @@ impl Daemon {
     }
 }
 
-/// What comes of it, also where it panics: a reading without an end would be the last one.
-fn to_its_end<T>(load: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
-        let why = "the thread that reads the configuration panicked; its last words are on the daemon's standard error";
-        Err(Refusal::Failed(why.to_owned()))
-    })
-}
-
 /// Which keys under `[table]` are others, if any are, and what to do.
 fn fixed(old: &TableConfig, new: &TableConfig) -> Option<String> {
     let keys = [
@@ -285,14 +279,6 @@ fn changes(what: &str, old: &[String], new: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::Protect;
-
-    #[test]
-    fn a_reading_that_panics_has_failed() {
-        let panics = || -> Result<(), Refusal> { panic!("as a test does") };
-        let refusal = to_its_end(panics).unwrap_err();
-        assert!(matches!(refusal, Refusal::Failed(why) if why.contains("panicked")));
-        assert!(matches!(to_its_end(|| Ok(7)), Ok(7)));
-    }
 
     #[test]
     fn what_needs_a_restart_is_named() {
