@@ -259,10 +259,8 @@ fn reloads_many_times_a_second_shorten_no_interval() {
     });
     let peak = verdict.peak_bits_per_second.unwrap();
     assert!((STEADY / 2.0..=MOST).contains(&peak), "{verdict:#?}");
-    let raised = bench.records().into_iter();
-    let raised = raised.filter_map(|record| match record.event {
-        Event::Raised(raised) => Some(raised.threshold.as_str().to_owned()),
-        _ => None,
-    });
-    assert_eq!(raised.collect::<Vec<_>>(), ["half"]);
+    let mut raised = bench.records().into_iter();
+    let too_much =
+        |event| matches!(event, Event::Raised(raised) if raised.threshold.as_str() == "more");
+    assert!(!raised.any(|record| too_much(record.event)));
 }
