@@ -42,16 +42,26 @@ pub struct Metered {
     pub kernel: Volume,
     /// How often a value below the last one was read.
     pub resets: u64,
-    /// What the last pass found.
+    /// What the last reading found.
     pub delta: Delta,
     /// When it was last read in this run; `None` before the first reading.
     pub read_at: Option<Uptime>,
+    /// What passes that ended early have found since.
+    early: Early,
     /// The value that the pass going on has for it, if it is that of `last_pass`.
     passing: Volume,
     last_pass: u64,
 }
 
-/// What one pass found of one counter.
+/// What was counted since the last reading and is in the total already.
+#[derive(Debug, Clone, Copy, Default)]
+struct Early {
+    volume: Volume,
+    /// Whether the kernel's value had fallen.
+    fell: bool,
+}
+
+/// What the last reading found of one counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delta {
     /// The first reading of this run, or of a table that others made anew: no interval, hence no rate.
@@ -257,22 +267,36 @@ impl Meter {
     /// Ends the pass: its answers are a reading made at `at`. Counters without an answer are `Unread`; returns how
     /// many these are.
     pub fn end(&mut self, at: Uptime) -> Unread {
+        self.add_up(|counter, answered| match answered {
+            true => counter.advance(at),
+            false => counter.delta = Delta::Unread,
+        })
+    }
+
+    /// Ends a pass between two readings: what it brought is in the totals from now on, and the next reading finds it too, over
+    /// the whole of its interval. A rate over what is left of that would be one of bursts.
+    pub fn end_early(&mut self) -> Unread {
+        self.add_up(|_, _| {})
+    }
+
+    /// Adds up what the pass brought; of each counter `then` is told whether that was something.
+    fn add_up(&mut self, mut then: impl FnMut(&mut Metered, bool)) -> Unread {
         let mut unread = Unread::default();
         for counter in &mut self.counters {
-            if counter.last_pass == self.pass {
-                counter.advance(at);
-                continue;
+            let answered = counter.last_pass == self.pass;
+            if answered {
+                counter.add_up();
+            } else if counter.existing.is_none() {
+                unread.own += 1;
+            } else {
+                unread.existing += 1;
             }
-            counter.delta = Delta::Unread;
-            match counter.existing {
-                None => unread.own += 1,
-                Some(_) => unread.existing += 1,
-            }
+            then(counter, answered);
         }
         unread
     }
 
-    /// The counters of others that the last pass has not read.
+    /// The counters of others that the last reading has not read.
     pub fn missing_existing(&self) -> impl Iterator<Item = &ExistingCounter> {
         let unread = |counter: &&Metered| counter.delta == Delta::Unread;
         let unread = self.counters.iter().filter(unread);
@@ -366,6 +390,7 @@ impl Metered {
             resets: carried.resets,
             delta: Delta::Unread,
             read_at: None,
+            early: Early::default(),
             passing: Volume::default(),
             last_pass: 0,
         }
@@ -431,19 +456,26 @@ impl Metered {
         self.read_at = None;
     }
 
-    /// Takes the value that the pass brought.
-    fn advance(&mut self, at: Uptime) {
+    /// Adds what was counted since the last pass.
+    fn add_up(&mut self) {
         let now = self.passing;
         let fell = now.bytes < self.kernel.bytes || now.packets < self.kernel.packets;
         let volume = if fell { now } else { now.since(self.kernel) };
+        self.total = self.total.plus(volume);
+        self.kernel = now;
+        self.resets += u64::from(fell);
+        self.early.volume = self.early.volume.plus(volume);
+        self.early.fell |= fell;
+    }
+
+    /// What was added up since the last reading is what a reading at `at` found.
+    fn advance(&mut self, at: Uptime) {
+        let Early { volume, fell } = std::mem::take(&mut self.early);
         self.delta = match self.read_at.map(|before| at.since(before)) {
             None => Delta::First,
             Some(interval) if fell => Delta::Reset { volume, interval },
             Some(interval) => Delta::Advanced { volume, interval },
         };
-        self.total = self.total.plus(volume);
-        self.kernel = now;
-        self.resets += u64::from(fell);
         self.read_at = Some(at);
     }
 
@@ -551,6 +583,92 @@ mod tests {
             meter.counters()[0].rates().map(|(bits, ..)| bits),
             Some(3_200.0)
         );
+    }
+
+    fn read_early(meter: &mut Meter, values: &[(&str, u64)]) -> Unread {
+        meter.begin();
+        for (name, bytes) in values {
+            meter.record(record(name, *bytes));
+        }
+        meter.end_early()
+    }
+
+    #[test]
+    fn a_pass_that_ended_early_counts_at_once_and_its_rate_is_the_next_readings() {
+        let mut meter = meter(&["a", "b"]);
+        assert_eq!(read_early(&mut meter, &[("a", 100), ("b", 0)]).own, 0);
+        assert_eq!(meter.counters()[0].delta, Delta::Unread, "no reading yet");
+        read(&mut meter, 10, &[("a", 1_000), ("b", 0)]);
+        assert_eq!(meter.counters()[0].delta, Delta::First);
+        read(&mut meter, 12, &[("a", 2_000), ("b", 0)]);
+        let before = meter.counters()[0].rates();
+        for bytes in [3_000, 3_500] {
+            assert_eq!(read_early(&mut meter, &[("a", bytes)]).own, 1);
+            assert_eq!(totals(&meter), [bytes, 0]);
+            assert_eq!(meter.counters()[0].kernel.bytes, bytes);
+            assert_eq!(meter.counters()[0].rates(), before);
+            let present = meter.counters()[1].delta != Delta::Unread;
+            assert!(present, "it was at the last reading");
+        }
+        let mut meter = meter.reconfigured(["b", "a", "c"].map(|name| {
+            let name = CounterName::new(name).unwrap();
+            (name, Carried::default())
+        }));
+        read(&mut meter, 16, &[("a", 4_000), ("b", 0), ("c", 700)]);
+        assert_eq!(
+            meter.counters()[1].rates(),
+            Some((4_000.0, 5.0, Duration::from_secs(4)))
+        );
+        assert_eq!(meter.counters()[2].delta, Delta::First, "it is new");
+        assert_eq!(totals(&meter), [0, 4_000, 700]);
+        read(&mut meter, 17, &[("a", 4_100)]);
+        let volume = Volume {
+            bytes: 100,
+            packets: 1,
+        };
+        let interval = Duration::from_secs(1);
+        assert_eq!(
+            meter.counters()[1].delta,
+            Delta::Advanced { volume, interval },
+            "nothing is counted twice"
+        );
+    }
+
+    #[test]
+    fn a_fall_in_any_part_of_an_interval_makes_it_a_reset() {
+        let mut meter = meter(&["a"]);
+        read(&mut meter, 1, &[("a", 1_000)]);
+        read_early(&mut meter, &[("a", 300)]);
+        read(&mut meter, 2, &[("a", 500)]);
+        let counter = &meter.counters()[0];
+        let volume = Volume {
+            bytes: 500,
+            packets: 5,
+        };
+        let interval = Duration::from_secs(1);
+        assert_eq!(counter.delta, Delta::Reset { volume, interval });
+        assert_eq!((counter.total.bytes, counter.resets), (1_500, 1));
+        read(&mut meter, 3, &[("a", 600)]);
+        assert!(matches!(meter.counters()[0].delta, Delta::Advanced { .. }));
+    }
+
+    #[test]
+    fn a_table_made_anew_before_a_pass_that_ended_early_gives_no_rate() {
+        let mut meter = with_existing(None, Carried::default());
+        read_foreign(&mut meter, 1, 7, 1_000, None);
+        meter.begin();
+        meter.record_foreign(0, record("a", 400));
+        meter.came_from(0, 8, None);
+        meter.end_early();
+        assert_eq!(totals(&meter), [0, 1_400, 0]);
+        read_foreign(&mut meter, 2, 8, 450, None);
+        assert_eq!(meter.counters()[1].delta, Delta::First);
+        read_foreign(&mut meter, 3, 8, 500, None);
+        assert_eq!(
+            meter.counters()[1].rates(),
+            Some((400.0, 1.0, Duration::from_secs(1)))
+        );
+        assert_eq!(totals(&meter), [0, 1_500, 0]);
     }
 
     #[test]
@@ -883,18 +1001,31 @@ mod tests {
     proptest! {
         #[test]
         fn totals_never_fall_and_equal_what_was_counted(
-            steps in proptest::collection::vec((0u64..1_000, any::<bool>()), 1..60)
+            steps in proptest::collection::vec((0u64..1_000, any::<bool>(), any::<bool>()), 1..60)
         ) {
             let mut meter = meter(&["a"]);
-            let (mut kernel, mut counted, mut last_total) = (0, 0, 0);
-            for (at, (more, reset)) in steps.into_iter().enumerate() {
+            let (mut kernel, mut counted, mut last_total, mut told) = (0, 0, 0, 0);
+            for (at, (more, reset, early)) in steps.into_iter().enumerate() {
                 // A reset that leaves a value no lower than before cannot be seen by anyone.
                 if reset && more < kernel {
                     kernel = 0;
                 }
                 kernel += more;
                 counted += more;
-                read(&mut meter, at as u64, &[("a", kernel)]);
+                let values = [("a", kernel)];
+                if early {
+                    read_early(&mut meter, &values);
+                } else {
+                    read(&mut meter, at as u64, &values);
+                    told = match meter.counters()[0].delta {
+                        Delta::First => counted,
+                        Delta::Advanced { volume, .. } | Delta::Reset { volume, .. } => {
+                            told + volume.bytes
+                        }
+                        Delta::Unread => told,
+                    };
+                    prop_assert_eq!(told, counted);
+                }
                 let total = meter.counters()[0].total.bytes;
                 prop_assert!(total >= last_total);
                 prop_assert_eq!(total, counted);

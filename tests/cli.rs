@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 const REPORT: &str = include_str!("data/report.json");
 const RECORDS: &str = include_str!("data/log.jsonl");
@@ -487,4 +488,19 @@ fn a_reload_for_which_there_is_neither_file_nor_daemon_says_one_thing() {
     let said = text(&reloaded.stderr);
     assert!(said.contains(file), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn a_start_that_waits_for_its_configuration_ends_when_told_to() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("flowctl.toml");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+    let mut command = flowctl(&["run", "--config", fifo.to_str().unwrap(), "--state-dir"]);
+    let mut child = command.arg(folder.path()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(child.try_wait().unwrap(), None, "nobody writes to it");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
 }

@@ -79,7 +79,9 @@ fn complain(error: &LoadError) {
         LoadError::Invalid { path, problems } => {
             output::complain_at_length(&render_problems(path, problems))
         }
-        LoadError::Read { .. } | LoadError::TooLarge { .. } => output::complain(error),
+        LoadError::Read { .. } | LoadError::NotRegular { .. } | LoadError::TooLarge { .. } => {
+            output::complain(error)
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use super::{Options, configuration, output};
 use crate::config::source::SourceError;
 use crate::config::{self, Config};
 use crate::sink::ask::{AskError, ask_to_reload};
-use crate::sink::reload::Reloaded;
+use crate::sink::reload::{PROBLEMS_MAX, Reloaded};
 
 const STAYS: &str = "the configuration before stays in force";
 
-/// Asks the daemon, which judges the file; here it only says where the daemon listens, if it can be read at all.
+/// Asks the daemon, which judges the file; here it only says where the daemon listens, if it can be read at all: a pipe is
+/// not for whoever asks.
 pub fn run(options: &Options) -> ExitCode {
-    let loaded = options.config_path().map(|path| config::load(&path));
+    let loaded = (options.config_path()).map(|path| config::load_again(&path));
     let config: Option<&Config> = loaded.as_ref().and_then(|loaded| loaded.as_ref().ok());
     let answer = ask_to_reload(&options.socket_path(config));
     match (answer, loaded) {
@@ -66,8 +67,11 @@ fn render_rejected(problems: &[String]) -> String {
     let lines = problems
         .iter()
         .map(|problem| format!("{}\n", foreign(problem)));
-    let number = counted(problems.len() as u64, "problem");
-    let last = format!("{number}; {STAYS}\n");
+    let last = match problems.len() {
+        told @ ..=PROBLEMS_MAX => format!("{}; {STAYS}\n", counted(told as u64, "problem")),
+        // The last of them said how many more there are.
+        _ => format!("{STAYS}\n"),
+    };
     lines.chain([last]).collect()
 }
 
@@ -83,6 +87,9 @@ mod tests {
             "reloaded\ncounters added: iot_from, iot_to\n"
         );
         assert!(render(&[]).contains("no counter and no threshold"));
+        let many = vec!["x".to_owned(); PROBLEMS_MAX + 1];
+        let last = format!("x\nx\n{STAYS}\n");
+        assert!(render_rejected(&many).ends_with(&last));
         let problems = [
             "a.toml:1:1: tick\u{1b}[2J".to_owned(),
             "a.toml:2:1: x".to_owned(),

@@ -61,7 +61,7 @@ fn serve(options: &Options, service: Service, handed: Vec<Handed>) -> Result<(),
         again,
     } = options.source().read().map_err(|error| Failure {
         code: configuration::refuse(&error),
-        problems: error.messages(),
+        problems: error.messages(usize::MAX),
     })?;
     let socket = options.socket_path(Some(&config));
     let (reports, seen) = watch::channel(None);

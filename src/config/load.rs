@@ -2,7 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::labels::LabelsByInterface;
 use super::problem::{Positions, Problem, printable};
@@ -46,6 +49,12 @@ pub enum LoadError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is no file of which what was read once could be read again.
+    #[error("{path} is not a regular file, so it is not read again")]
+    NotRegular {
+        /// The file, printable.
+        path: String,
+    },
     /// The file is too large to be a configuration.
     #[error("{path} has more than {FILE_SIZE_MAX} bytes")]
     TooLarge {
@@ -63,39 +72,67 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// All that is wrong, a text for each.
-    pub fn messages(&self) -> Vec<String> {
-        match self {
-            LoadError::Invalid { path, problems } => problems
-                .iter()
-                .map(|problem| format!("{path}:{problem}"))
-                .collect(),
-            LoadError::Read { .. } | LoadError::TooLarge { .. } => vec![self.to_string()],
-        }
+    /// What is wrong, a text for each; beyond `most`, a last one says how many more there are.
+    pub fn messages(&self, most: usize) -> Vec<String> {
+        let LoadError::Invalid { path, problems } = self else {
+            return vec![self.to_string()];
+        };
+        let first = problems.iter().take(most);
+        let more = match problems.len().saturating_sub(most) {
+            0 => None,
+            more => Some(format!("{path}: and {more} more")),
+        };
+        first
+            .map(|problem| format!("{path}:{problem}"))
+            .chain(more)
+            .collect()
     }
 }
 
-/// Reads and checks the file at `path`.
+/// Reads and checks the file at `path`. Of a pipe it waits for the end.
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let shown = printable(&path.to_string_lossy());
-    let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes));
-    if let Err(source) = read {
-        return Err(LoadError::Read {
-            path: shown,
-            source,
-        });
+    let file = File::open(path).map_err(unreadable(path))?;
+    read(path, file)
+}
+
+/// The same where somebody may have read it before: a pipe has nothing more to give, and nobody may ever write to it.
+pub fn load_again(path: &Path) -> Result<Config, LoadError> {
+    let mut options = File::options();
+    // Whoever opens a FIFO otherwise waits until somebody writes to it.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(path);
+    let file = file.map_err(unreadable(path))?;
+    let found = file.metadata().map_err(unreadable(path))?;
+    if !found.is_file() {
+        return Err(LoadError::NotRegular { path: shown(path) });
     }
+    read(path, file)
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> LoadError {
+    move |source| LoadError::Read {
+        path: shown(path),
+        source,
+    }
+}
+
+fn read(path: &Path, file: File) -> Result<Config, LoadError> {
+    let mut bytes = Vec::new();
+    let mut file = file.take(FILE_SIZE_MAX + 1);
+    file.read_to_end(&mut bytes).map_err(unreadable(path))?;
     if bytes.len() as u64 > FILE_SIZE_MAX {
-        return Err(LoadError::TooLarge { path: shown });
+        return Err(LoadError::TooLarge { path: shown(path) });
     }
     let parsed = match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, Format::of(path)),
         Err(error) => Err(vec![not_utf8(&bytes[..error.valid_up_to()])]),
     };
     parsed.map_err(|problems| LoadError::Invalid {
-        path: shown,
+        path: shown(path),
         problems,
     })
 }

@@ -41,7 +41,7 @@ use jiff::Timestamp;
 
 pub use addresses::{Addresses, Connected};
 pub use labels::{LabelsByInterface, contradict};
-pub use load::{Format, LoadError, load, parse};
+pub use load::{Format, LoadError, load, load_again, parse};
 pub use problem::{Problem, printable};
 pub use settings::{LIVE_TOTALS_FILE, TOTALS_FILE};
 pub use value::{DurationError, parse_duration};

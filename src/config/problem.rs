@@ -6,6 +6,9 @@ use std::fmt;
 /// How much of a value or a name is quoted, in characters: enough to recognise it in the file.
 const QUOTED_MAX: usize = 48;
 
+/// How long a sentence about it may be, in characters, whatever it quotes.
+const SENTENCE_MAX: usize = 400;
+
 /// One mistake in a configuration file. All text is printable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -49,9 +52,18 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
-/// The beginning of `text`, printable.
+/// The beginning of a name or a value, printable.
 pub(super) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(QUOTED_MAX) {
+    cut(text, QUOTED_MAX)
+}
+
+/// The beginning of a sentence, printable.
+pub(super) fn sentence(text: &str) -> String {
+    cut(text, SENTENCE_MAX)
+}
+
+fn cut(text: &str, characters_max: usize) -> String {
+    match text.char_indices().nth(characters_max) {
         Some((end, _)) => printable(&text[..end]) + "...",
         None => printable(text),
     }
@@ -115,6 +127,7 @@ mod tests {
     fn a_long_value_is_cut() {
         assert_eq!(shortened(&"é".repeat(60)), "é".repeat(48) + "...");
         assert_eq!(shortened(&"é".repeat(48)), "é".repeat(48));
+        assert_eq!(sentence(&"é".repeat(401)), "é".repeat(400) + "...");
     }
 
     #[test]

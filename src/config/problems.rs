@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::problem::{Positions, Problem, printable};
+use super::problem::{Positions, Problem, sentence};
 use super::tree::{Node, SyntaxError, Value};
 
 /// What is wrong with a value, and what would be right. Where it stands is added by whoever read it.
@@ -84,8 +84,8 @@ impl<'t> Problems<'t> {
             line,
             column,
             value,
-            message: printable(&wrong.message),
-            remedy: printable(&wrong.remedy),
+            message: sentence(&wrong.message),
+            remedy: sentence(&wrong.remedy),
         });
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::discover::{Discovery, discover};
 use super::problem::printable;
-use super::{Config, LoadError, load};
+use super::{Config, LoadError, load, load_again};
 use crate::kernel::error::KernelError;
 use crate::kernel::network::Network;
 
@@ -48,10 +48,10 @@ pub enum SourceError {
 }
 
 impl SourceError {
-    /// All that is wrong, a text for each.
-    pub fn messages(&self) -> Vec<String> {
+    /// What is wrong, a text for each; beyond `most`, a last one says how many more there are.
+    pub fn messages(&self, most: usize) -> Vec<String> {
         match self {
-            SourceError::File(error) => error.messages(),
+            SourceError::File(error) => error.messages(most),
             SourceError::Kernel(_) | SourceError::Nothing => vec![self.to_string()],
         }
     }
@@ -60,6 +60,18 @@ impl SourceError {
 impl Source {
     /// Reads the file, or looks at the calling thread's network namespace.
     pub fn read(&self) -> Result<Sourced, SourceError> {
+        self.read_by(load)
+    }
+
+    /// The same while a daemon runs with what was read before: only a regular file is read again.
+    pub fn read_again(&self) -> Result<Sourced, SourceError> {
+        self.read_by(load_again)
+    }
+
+    fn read_by(
+        &self,
+        load: impl FnOnce(&Path) -> Result<Config, LoadError>,
+    ) -> Result<Sourced, SourceError> {
         let path = match self {
             Source::FileOrDiscovery(path) if is_absent(path) => {
                 let shown = printable(&path.to_string_lossy());
@@ -109,6 +121,30 @@ fn of(found: &Discovery) -> Result<Config, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_is_read_once_and_what_stands_in_its_place_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("flowctl.toml");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let written = path.clone();
+        let writer = std::thread::spawn(move || std::fs::write(written, "tick = \"2s\""));
+        let read = Source::FileOrDiscovery(path.clone()).read().unwrap();
+        writer.join().unwrap().unwrap();
+        assert_eq!(read.config.tick.as_secs(), 2);
+        let refused = read.again.read_again().unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "{} is not a regular file, so it is not read again",
+                path.display()
+            )
+        );
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "tick = \"3s\"").unwrap();
+        let read = read.again.read_again().unwrap();
+        assert_eq!(read.config.tick.as_secs(), 3);
+    }
 
     #[test]
     fn a_link_that_leads_nowhere_is_a_file_that_cannot_be_read() {

@@ -392,3 +392,19 @@ proptest! {
         assert_sound(&text, Format::Json);
     }
 }
+
+#[test]
+fn no_problem_repeats_a_file_of_one_value() {
+    let digits = "9".repeat(100_000);
+    for text in [
+        format!("tick = {digits}"),
+        format!("[thresholds.x]\ncounter = \"a\"\nraise = \"{digits}\"\nhold = \"{digits}\""),
+        format!("[log]\nmax_size = {digits}\n[drilldown]\ncpu_budget = {digits}"),
+    ] {
+        let problems = parse(&text, Format::Toml).unwrap_err();
+        for problem in problems {
+            let said = problem.to_string();
+            assert!(said.len() < 1_000, "{} bytes: {}", said.len(), &said[..200]);
+        }
+    }
+}

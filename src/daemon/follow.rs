@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::lookout::Sighting;
+use super::to_its_end::to_its_end;
 use super::{Daemon, Message, Trouble, clock};
 use crate::config::{Config, Connected, Subnet};
 use crate::event::Event;
@@ -111,14 +112,17 @@ impl Daemon {
         let sender = self.sender.clone();
         let resolve = move || {
             let config = basis.resolved(&connected);
-            let resolved = Resolved {
+            Box::new(Resolved {
                 ruleset: plan::compile(&config),
                 config: Arc::new(config),
                 basis,
                 connected,
-            };
+            })
+        };
+        let resolve = move || {
+            let resolved = to_its_end("works prefixes out", resolve);
             // A daemon that has ended meanwhile needs no configuration.
-            let _ = sender.send(Message::Resolved(Box::new(resolved)));
+            let _ = sender.send(Message::Resolved(resolved));
         };
         let thread = std::thread::Builder::new().name("resolver".into());
         match thread.spawn(resolve) {
@@ -132,8 +136,18 @@ impl Daemon {
 
     /// Puts prefixes in force. Counters are not touched, whatever the prefixes; where it fails, the next tick tries
     /// again.
-    pub(super) fn carry_over(&mut self, resolved: Resolved) {
+    pub(super) fn carry_over(&mut self, resolved: Result<Box<Resolved>, String>) {
         self.surroundings.resolving = false;
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(why) => {
+                self.note_trouble(Trouble {
+                    code: TROUBLE,
+                    error: Some(why),
+                });
+                return;
+            }
+        };
         if !Arc::ptr_eq(&resolved.basis, &self.config)
             || !Arc::ptr_eq(&resolved.connected, &self.surroundings.connected)
         {

@@ -30,6 +30,7 @@ mod start;
 mod state_dir;
 mod static_table;
 mod table;
+mod to_its_end;
 mod vitals;
 mod watcher;
 
@@ -130,7 +131,8 @@ enum Message {
     Network(Box<Sighting>),
     /// Bits per second by device index, where there is a speed.
     Speeds(BTreeMap<u32, f64>),
-    Resolved(Box<Resolved>),
+    /// With the prefixes of the moment, or why not.
+    Resolved(Result<Box<Resolved>, String>),
     Progress(Box<Progress>),
     Verdict(Box<Verdict>),
     Drill(Box<DrillRequest>),
@@ -250,7 +252,7 @@ impl Daemon {
             Message::Stirred { at, wall } => self.presence.stir(at, wall),
             Message::Network(sighting) => self.look_around(*sighting),
             Message::Speeds(speeds) => self.surroundings.speeds = speeds,
-            Message::Resolved(resolved) => self.carry_over(*resolved),
+            Message::Resolved(resolved) => self.carry_over(resolved),
             Message::Progress(progress) => {
                 let outcome = self.engine.explain(clock::tick(self.sequence), *progress);
                 self.carry_out(outcome);
@@ -283,40 +285,55 @@ impl Daemon {
     fn read(&mut self) -> Result<(), DaemonError> {
         self.sequence += 1;
         let read = self.table.read(&mut self.meter, self.sequence);
+        let Some(reading) = self.note_reading(read) else {
+            return Ok(());
+        };
+        self.presence.note(reading.tick.at, self.table.moved());
+        let outcome = self.engine.observe(reading.tick, &self.meter);
+        let reset = |event: &Event| matches!(event, Event::Reset { .. });
+        if outcome.events.iter().any(reset) {
+            self.interfaces.begin_again();
+        }
+        self.carry_out(outcome);
+        let devices = self.table.device_readings();
+        self.interfaces
+            .observe(reading.tick.at, devices, &self.meter);
+        if reading.missing > 0 {
+            self.repair("counters were missing")?;
+        }
+        Ok(())
+    }
+
+    /// Brings the totals up to date between two ticks. No threshold judges what passed in so short a time: the next tick
+    /// does, with the rest of its interval.
+    fn read_early(&mut self) {
+        // Whoever waits for the report that shows it knows that one by its number.
+        self.sequence += 1;
+        let read = self.table.read_early(&mut self.meter, self.sequence);
+        self.note_reading(read);
+    }
+
+    fn note_reading(&mut self, read: Result<Reading, KernelError>) -> Option<Reading> {
         self.note_trouble(Trouble {
             code: "reading_failed",
             error: read.as_ref().err().map(ToString::to_string),
         });
-        if let Ok(reading) = read {
-            if reading.missing_existing != self.last_reading.missing_existing {
-                self.vitals.recheck();
-            }
-            self.last_reading = reading;
-            if reading.missing == 0 {
-                self.last_good = reading.tick;
-            }
-            self.presence.note(reading.tick.at, self.table.moved());
-            let gaps = self.table.take_foreign_gaps();
-            if self.table.is_static() && (!gaps.is_empty() || self.lacks_static_counters()) {
-                self.interfaces.begin_again();
-            }
-            for gap in gaps {
-                self.log(gap);
-            }
-            let outcome = self.engine.observe(reading.tick, &self.meter);
-            let reset = |event: &Event| matches!(event, Event::Reset { .. });
-            if outcome.events.iter().any(reset) {
-                self.interfaces.begin_again();
-            }
-            self.carry_out(outcome);
-            let devices = self.table.device_readings();
-            self.interfaces
-                .observe(reading.tick.at, devices, &self.meter);
-            if reading.missing > 0 {
-                self.repair("counters were missing")?;
-            }
+        let reading = read.ok()?;
+        if reading.missing_existing != self.last_reading.missing_existing {
+            self.vitals.recheck();
         }
-        Ok(())
+        self.last_reading = reading;
+        if reading.missing == 0 {
+            self.last_good = reading.tick;
+        }
+        let gaps = self.table.take_foreign_gaps();
+        if self.table.is_static() && (!gaps.is_empty() || self.lacks_static_counters()) {
+            self.interfaces.begin_again();
+        }
+        for gap in gaps {
+            self.log(gap);
+        }
+        Some(reading)
     }
 
     /// Puts the table in force again and says what the interruption may have cost.
@@ -390,7 +407,10 @@ impl Daemon {
     /// One last reading, the verdicts of what goes on, the totals; then every thread ends.
     fn stop(mut self, reason: String, for_good: bool) -> Result<(), DaemonError> {
         self.notifier.stopping(&reason, clock::monotonic());
-        self.tick()?;
+        match self.schedule.is_half_over(clock::monotonic()) {
+            true => self.tick()?,
+            false => self.read_early(),
+        }
         let outcome = self.engine.stop(self.last_reading.tick, &self.meter);
         let awaited = outcome
             .asks

@@ -2,16 +2,16 @@
 //! One with problems changes nothing.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::to_its_end::to_its_end;
 use super::{Daemon, DaemonError, Message, clock, follow};
 use crate::config::source::{Source, SourceError};
-use crate::config::{Config, Connected, LabelsByInterface, TableConfig};
+use crate::config::{Config, Connected, LabelsByInterface, LoadError, TableConfig};
 use crate::event::{ConfigResult, Event};
 use crate::plan;
 use crate::plan::ruleset::Ruleset;
-use crate::sink::reload::{Asker, Outcome, Reloaded};
+use crate::sink::reload::{Asker, Outcome, PROBLEMS_MAX, Reloaded};
 use crate::units::CounterName;
 
 /// More names than this make a record no clearer.
@@ -31,7 +31,7 @@ pub struct Loaded {
 
 /// Why a configuration is not carried out.
 pub enum Refusal {
-    /// All that is wrong with it.
+    /// What is wrong with it.
     Rejected(Vec<String>),
     /// What is wrong with something else.
     Failed(String),
@@ -40,8 +40,12 @@ pub enum Refusal {
 impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Refusal {
         match error {
-            SourceError::File(_) | SourceError::Nothing => Refusal::Rejected(error.messages()),
-            SourceError::Kernel(_) => Refusal::Failed(error.to_string()),
+            SourceError::File(LoadError::NotRegular { .. }) | SourceError::Kernel(_) => {
+                Refusal::Failed(error.to_string())
+            }
+            SourceError::File(_) | SourceError::Nothing => {
+                Refusal::Rejected(error.messages(PROBLEMS_MAX))
+            }
         }
     }
 }
@@ -88,7 +92,7 @@ impl Daemon {
         let found_static = self.table.is_found_static();
         let connected = Arc::clone(&self.surroundings.connected);
         let load = move || {
-            let mut sourced = source.read()?;
+            let mut sourced = source.read_again()?;
             // Rules that were made from the configuration have the bits that it alone gives.
             let labels = (!is_static).then(|| sourced.config.keep_labels(&labels_before));
             sourced.config.labelled_since = labelled_since;
@@ -104,8 +108,10 @@ impl Daemon {
             }))
         };
         let load = move || {
+            let loaded = to_its_end("reads the configuration", load);
+            let loaded = loaded.unwrap_or_else(|why| Err(Refusal::Failed(why)));
             // A daemon that has ended meanwhile needs no configuration.
-            let _ = sender.send(Message::Loaded(to_its_end(load)));
+            let _ = sender.send(Message::Loaded(loaded));
         };
         let thread = std::thread::Builder::new().name("loader".into());
         match thread.spawn(load) {
@@ -136,7 +142,7 @@ impl Daemon {
             return Ok(());
         }
         // Counters that go are read once more.
-        self.read()?;
+        self.read_early();
         if let Err(error) = self.change_table(loaded.ruleset) {
             self.refuse(Refusal::Failed(error.to_string()));
             return Ok(());
@@ -219,14 +225,6 @@ impl Daemon {
     }
 }
 
-/// What comes of it, also where it panics: a reading without an end would be the last one.
-fn to_its_end<T>(load: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
-        let why = "the thread that reads the configuration panicked; its last words are on the daemon's standard error";
-        Err(Refusal::Failed(why.to_owned()))
-    })
-}
-
 /// Which keys under `[table]` are others, if any are, and what to do.
 fn fixed(old: &TableConfig, new: &TableConfig) -> Option<String> {
     let TableConfig {
@@ -286,14 +284,6 @@ fn changes(what: &str, old: &[String], new: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::config::Protect;
-
-    #[test]
-    fn a_reading_that_panics_has_failed() {
-        let panics = || -> Result<(), Refusal> { panic!("as a test does") };
-        let refusal = to_its_end(panics).unwrap_err();
-        assert!(matches!(refusal, Refusal::Failed(why) if why.contains("panicked")));
-        assert!(matches!(to_its_end(|| Ok(7)), Ok(7)));
-    }
 
     #[test]
     fn what_needs_a_restart_is_named() {

@@ -26,6 +26,11 @@ impl Schedule {
         self.due.saturating_duration_since(now)
     }
 
+    /// Whether a tick that was made now would have half an interval at least to judge by.
+    pub fn is_half_over(&self, now: Instant) -> bool {
+        self.wait(now) <= self.interval / 2
+    }
+
     /// The tick that was due is being made.
     pub fn made(&mut self, now: Instant) {
         self.due += self.interval;
@@ -64,6 +69,10 @@ mod tests {
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut schedule = Schedule::new(Duration::from_millis(100), start);
         assert_eq!(schedule.wait(at(40)), Duration::from_millis(60));
+        assert_eq!(
+            [49, 50, 120].map(|now| schedule.is_half_over(at(now))),
+            [false, true, true]
+        );
         schedule.made(at(101));
         assert_eq!(
             (schedule.missed(), schedule.wait(at(101))),

@@ -16,9 +16,9 @@ use crate::kernel::devices::{DeviceReading, Devices, Moved, moved_between};
 use crate::kernel::error::KernelError;
 use crate::kernel::nft::{Protection, TableInfo};
 use crate::kernel::nftables::Nftables;
-use crate::meter::Meter;
+use crate::meter::{Meter, Unread};
 use crate::plan::ruleset::{Ruleset, Shape};
-use crate::units::{TableFamily, Tick};
+use crate::units::{TableFamily, Tick, Uptime};
 
 /// The table in the kernel and what is known of it.
 pub struct Table {
@@ -229,6 +229,20 @@ impl Table {
 
     /// Reads all counters into `meter`, whose tables are followed.
     pub fn read(&mut self, meter: &mut Meter, sequence: u64) -> Result<Reading, KernelError> {
+        self.pass(meter, sequence, Meter::end)
+    }
+
+    /// The same between two readings, of which `meter` makes one interval.
+    pub fn read_early(&mut self, meter: &mut Meter, sequence: u64) -> Result<Reading, KernelError> {
+        self.pass(meter, sequence, |meter, _| meter.end_early())
+    }
+
+    fn pass(
+        &mut self,
+        meter: &mut Meter,
+        sequence: u64,
+        end: impl FnOnce(&mut Meter, Uptime) -> Unread,
+    ) -> Result<Reading, KernelError> {
         // Before the counters: whatever is missed after them is then within the bound.
         self.devices.read(&mut self.scratch)?;
         let tick = clock::tick(sequence);
@@ -240,7 +254,7 @@ impl Table {
         };
         let disturbed =
             (self.foreign).read(&mut self.nftables, meter, tick, movement, &mut self.devices)?;
-        let unread = meter.end(tick.at);
+        let unread = end(meter, tick.at);
         let missing = if interrupted { 0 } else { unread.own };
         if !disturbed {
             self.missing_existing = unread.existing;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use flowctl::lab::{Generator, LabOptions};
 
-use crate::support::{Bench, Daemon, eventually, gaps, lab, namespace, pause, run_in, stream};
+use crate::support::{
+    Bench, Daemon, burst, eventually, gaps, lab, namespace, pause, run_in, stream,
+};
 
 const CONFIG: &str = r#"
 tick = "100ms"
@@ -59,6 +61,33 @@ fn what_was_shown_before_a_kill_and_a_flush_is_never_taken_back() {
     let missed = missed(&daemon, upload);
     assert!(missed > 0, "five flushes lose something");
     assert!(missed <= bound, "{missed} missed, {bound} stated");
+}
+
+/// Over whole ticks this burst is far below raise, over the moment between a tick and the end far above.
+#[test]
+fn the_end_soon_after_a_tick_counts_what_passed_and_alerts_nobody() {
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let slow = CONFIG.replace("100ms", "3s");
+    let bench = Bench::new(
+        &lab.router,
+        &format!(
+            "{slow}[thresholds.busy]\ncounter = \"home_from\"\nraise = \"1500kbit/s\"\nhold = \"0s\"\n"
+        ),
+    );
+    let daemon = bench.start();
+    let before = daemon.status().tick.sequence;
+    eventually("the next tick", || {
+        (daemon.status().tick.sequence > before).then_some(())
+    });
+    let sent = burst(&lab, 200);
+    let said = daemon.stop();
+    assert!(!said.contains("busy"), "{said}");
+    let raised = |line: &serde_json::Value| line["event"] == "raised";
+    assert!(!bench.lines().iter().any(raised));
+    bench.nft(&["delete", "table", "inet", "flowctl"]);
+    assert_eq!(total(&bench.start()), sent, "saved at the end");
 }
 
 #[test]

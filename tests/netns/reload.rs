@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use flowctl::event::{ConfigResult, Event};
-use flowctl::lab::{Generator, LabOptions};
+use flowctl::lab::{Generator, LabOptions, clock};
 use flowctl::report::{Report, StateWord};
 use rustix::process::Signal;
 
@@ -211,4 +211,56 @@ fn an_alert_goes_on_over_a_reload_that_does_not_touch_it() {
     assert_eq!(verdict.drilldown, drilldown);
     assert_eq!(verdict.found.hosts[0].address, lab.lan[0].v4);
     assert!(verdict.coverage.unwrap() > 0.9, "{verdict:#?}");
+}
+
+/// Packets leave every 20 ms here, and at most 50 ms late: over a few milliseconds their rate is anything, over half a tick it
+/// is off by one packet and what those 50 ms held.
+#[test]
+fn reloads_many_times_a_second_shorten_no_interval() {
+    const STEADY: f64 = 8.0 * 1028.0 * 50.0;
+    const MOST: f64 = 1.3 * STEADY;
+    let Some(lab) = lab(LabOptions::default()) else {
+        return;
+    };
+    let config = |subnets: &str| {
+        let basis = CONFIG.replace("200ms", "1s");
+        let threshold = |name: &str, raise: f64| {
+            format!(
+                "[thresholds.{name}]\ncounter = \"wan_out\"\nraise = \"{raise}bit/s\"\nhold = \"0s\"\nrelease = \"0s\"\n"
+            )
+        };
+        let [more, half] = [("more", MOST), ("half", STEADY / 2.0)];
+        format!(
+            "{basis}{subnets}{}{}",
+            threshold(more.0, more.1),
+            threshold(half.0, half.1)
+        )
+    };
+    let bench = Bench::new(&lab.router, &config(""));
+    let daemon = bench.start();
+    let upload = stream(&lab, 1000, STEADY);
+    let until = clock::uptime().0 + Duration::from_secs(8);
+    let mut reloads = 0;
+    while clock::uptime().0 < until {
+        let more = ["iot = [\"10.77.2.0/24\"]\n", ""][reloads % 2];
+        bench.configure(&config(more));
+        daemon.signal(Signal::HUP);
+        reloads += 1;
+        pause(Duration::from_millis(10));
+        let rate = daemon.counter("wan_out").bits_per_second;
+        assert!(rate <= MOST, "{rate} after {reloads} reloads");
+    }
+    let carried_out = told(&bench).len();
+    assert!(carried_out >= 40, "{carried_out} of {reloads}");
+    assert_nothing_missed(&daemon, upload, &["home_from", "wan_out"]);
+    let verdict = daemon.await_record("the verdict", |event| match event {
+        Event::Verdict(verdict) => Some(*verdict),
+        _ => None,
+    });
+    let peak = verdict.peak_bits_per_second.unwrap();
+    assert!((STEADY / 2.0..=MOST).contains(&peak), "{verdict:#?}");
+    let mut raised = bench.records().into_iter();
+    let too_much =
+        |event| matches!(event, Event::Raised(raised) if raised.threshold.as_str() == "more");
+    assert!(!raised.any(|record| too_much(record.event)));
 }

@@ -1,15 +1,17 @@
 //! `flowctl reload`: it ends when the reload is over, says what came of it, and of many who ask at once each is told of a
 //! file that was read after they asked.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::Duration;
 
 use flowctl::event::{ConfigResult, Event};
 use flowctl::sink::ask::ask_to_reload;
 use flowctl::sink::reload::Reloaded;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 
 use crate::support::{Bench, WAN_AND_HOME, by, eventually, namespace, pause, run_in, said};
@@ -74,6 +76,31 @@ fn it_says_what_changed_or_all_that_is_wrong_and_the_status_shows_it() {
 }
 
 #[test]
+fn of_very_many_problems_the_first_are_told_and_how_many_more() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
+    let daemon = bench.start();
+    let socket = bench.socket();
+    let unknown: String = (0..2_000).map(|key| format!("key_{key} = 1\n")).collect();
+    fs::write(bench.config(), unknown).unwrap();
+    let output = bench.flowctl(&["reload", "--socket", socket.to_str().unwrap()]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(78), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 52, "{text}");
+    assert!(lines[49].contains(":50:1: key_49: unknown key"), "{text}");
+    assert!(lines[50].ends_with(": and 1950 more"), "{text}");
+    let messages = daemon.await_record("the record", |event| match event {
+        Event::Config { messages, .. } => Some(messages),
+        _ => None,
+    });
+    assert_eq!(messages, lines[..51]);
+    let checked = said(&bench.flowctl(&["check"]));
+    assert!(checked.contains("\n2000 problems"), "all of them");
+    daemon.stop();
+}
+
+#[test]
 fn what_is_no_fault_of_the_file_is_told_apart_from_what_is() {
     let Some(namespace) = namespace() else { return };
     let unprotected = format!("{WAN_AND_HOME}[table]\nprotect = \"off\"\n");
@@ -123,6 +150,62 @@ fn what_is_no_fault_of_the_file_is_told_apart_from_what_is() {
     bench.nft(&["delete", "table", "inet", "flowctl"]);
     let (code, text) = reload();
     assert_eq!(code, Some(0), "nothing hangs on: {text}");
+    daemon.stop();
+}
+
+#[test]
+fn what_is_no_file_is_read_at_the_start_and_never_waited_for_again() {
+    let Some(namespace) = namespace() else { return };
+    let bench = Bench::new(&namespace, WAN_AND_HOME);
+    let asked = || {
+        let socket = bench.socket();
+        let output = bench.flowctl(&["reload", "--socket", socket.to_str().unwrap()]);
+        (output.status.code(), said(&output))
+    };
+    let from_input = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowctl"));
+        command.args(["run", "--config", "/dev/stdin", "--state-dir"]);
+        command.arg(bench.state_dir());
+        command
+    };
+    let refused = |path: &str| {
+        let (code, text) = asked();
+        assert_eq!(code, Some(1), "{text}");
+        let why = format!(
+            "{path} is not a regular file, so it is not read again; the configuration before stays in force"
+        );
+        assert!(text.contains(&why), "{text}");
+    };
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer
+        .write_all(&fs::read(bench.config()).unwrap())
+        .unwrap();
+    drop(writer);
+    let daemon = bench.start_from(from_input(), reader.into());
+    for _ in 0..2 {
+        refused("/dev/stdin");
+        assert_eq!(daemon.status().counters.len(), 4);
+    }
+    daemon.stop();
+    // A regular file can be read again, however it is called.
+    let input = File::open(bench.config()).unwrap();
+    let daemon = bench.start_from(from_input(), input.into());
+    let text = fs::read_to_string(bench.config()).unwrap();
+    let more = text.replace("home = ", "iot = [\"10.77.2.0/24\"]\nhome = ");
+    fs::write(bench.config(), more).unwrap();
+    let (code, text) = asked();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("counters added: iot_from, iot_to"), "{text}");
+    daemon.stop();
+    bench.configure(WAN_AND_HOME);
+    let daemon = bench.start();
+    fs::remove_file(bench.config()).unwrap();
+    mkfifoat(CWD, bench.config(), Mode::RWXU).unwrap();
+    for _ in 0..2 {
+        refused(bench.config().to_str().unwrap());
+    }
+    bench.configure(WAN_AND_HOME);
+    assert_eq!(asked().0, Some(0), "nothing hangs on");
     daemon.stop();
 }
 
