@@ -204,7 +204,7 @@ impl Table {
                 moved: None,
             });
         }
-        let handle = self.nftables.install(&mut self.ruleset)?;
+        let handle = self.nftables.install(&self.ruleset)?;
         std::mem::swap(&mut self.moved, &mut self.scratch);
         self.devices.read(&mut self.moved)?;
         let installed = Installed {
@@ -309,7 +309,7 @@ impl Table {
             // Made anew by someone else, perhaps from a saved ruleset with old values: what it holds is no news.
             rebase(&mut self.nftables, &self.ruleset.table, meter)?;
         }
-        self.handle = self.nftables.install(&mut self.ruleset)?;
+        self.handle = self.nftables.install(&self.ruleset)?;
         if found != Some(self.handle) {
             meter.new_epoch();
         }
@@ -326,17 +326,13 @@ impl Table {
 
     /// Goes over to another ruleset of the same table. Where that is not the table of our handle any more, or not as it
     /// was left, it is repaired with it. Static rules are only wanted from then on.
-    pub fn change(
-        &mut self,
-        mut ruleset: Ruleset,
-        meter: &mut Meter,
-    ) -> Result<Changed, KernelError> {
+    pub fn change(&mut self, ruleset: Ruleset, meter: &mut Meter) -> Result<Changed, KernelError> {
         if let Some(static_rules) = &mut self.static_rules {
             static_rules.forget();
             self.ruleset = ruleset;
             return Ok(Changed::AsPlanned);
         }
-        if (self.nftables).change(&self.ruleset, &mut ruleset, self.handle)? {
+        if self.nftables.change(&self.ruleset, &ruleset, self.handle)? {
             self.ruleset = ruleset;
             return Ok(Changed::AsPlanned);
         }

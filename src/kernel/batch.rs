@@ -1,8 +1,6 @@
 //! nf_tables on the wire, writing side: one atomic batch that carries out changes to the table. Counters that
 //! stay are not mentioned, so they keep their values; either the whole batch is applied or nothing is.
 
-use std::slice::Chunks;
-
 use super::attr::Writer;
 use super::expression::{self, PacketTypes};
 use super::nft::{FAMILY_INET, OBJECT_COUNTER, comment_userdata, message};
@@ -46,12 +44,8 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Step; 3] = [Step::Make, Step::Switch, Step::Tidy];
-
-    /// All of it, in one batch or in one for each part.
-    pub fn parts(each: bool) -> Chunks<'static, Step> {
-        Step::ALL.chunks(if each { 1 } else { Step::ALL.len() })
-    }
+    /// All of it, in the order in which it is carried out.
+    pub const ALL: [Step; 3] = [Step::Make, Step::Switch, Step::Tidy];
 }
 
 /// The table that a batch is about.

@@ -1,7 +1,7 @@
-//! Names for maps where one ruleset succeeds another, such that no packet is missed. While the kernel changes a map, a packet
-//! may find in it neither what it held nor what it will hold. So a map is left alone where an element of a counter that stays
-//! would come, go, or move to another map: its successor has another name, is made beside it, and the rules go over from
-//! one to the other at once.
+//! Where one ruleset succeeds another, by way of which a packet is never missed. While the kernel changes a map, a packet may
+//! find in it neither what it held nor what it will hold. So a map is left alone where an element of a counter that stays
+//! would come, go, or move to another map: a successor of another name is made beside it, the rules go over to that one
+//! at once, and back when the map is what it shall be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,46 +10,31 @@ use super::diff::{self, Inventory};
 use super::ruleset::{Element, Field, ObjectMap, Rule, Ruleset};
 use crate::units::CounterName;
 
-/// Gives maps of `new` the names that they have in `old`, which is in force, or others where they cannot take over in
-/// place. Returns whether there are such: then they must be there before the rules go over to them.
-pub fn succeed(old: &Ruleset, new: &mut Ruleset) -> bool {
+/// By way of which ruleset `new` succeeds `old`, which is in force: `new` with successors for some of its maps. `None`
+/// where each map can change in place.
+pub fn between(old: &Ruleset, new: &Ruleset) -> Option<Ruleset> {
     let moved = moved(old, new);
     let taken: BTreeSet<&str> = old.maps.iter().map(|map| map.name.as_str()).collect();
-    let mut renamed = !moved.is_empty();
-    let names = names(new, |map| {
-        let before = old.maps.iter().find(|old| plain(&old.name) == map.name)?;
-        if before.is_interval() == map.is_interval() && !moved.contains(&map.name) {
-            return Some(before.name.clone());
-        }
-        renamed = true;
-        Some(free(&map.name, &taken))
+    let names = (new.maps.iter()).filter_map(|map| {
+        let before = old.maps.iter().find(|old| old.name == map.name)?;
+        let goes_on = before.is_interval() == map.is_interval() && !moved.contains(&*map.name);
+        (!goes_on).then(|| (map.name.as_str(), free(&map.name, &taken)))
     });
-    rename(new, &names);
-    renamed
+    let names: BTreeMap<&str, String> = names.collect();
+    (!names.is_empty() || !moved.is_empty()).then(|| renamed(new, &names))
 }
 
 /// The same where `existing` is what the table holds: a map that is not exactly as wanted has a successor.
-pub fn replace(existing: &Inventory, new: &mut Ruleset) -> bool {
+pub fn replacing(existing: &Inventory, new: &Ruleset) -> Option<Ruleset> {
     let taken: BTreeSet<&str> = existing.maps.keys().map(String::as_str).collect();
-    let mut remade = false;
-    let names = names(new, |map| {
-        let content = Content::of(map);
-        let same = existing.maps.iter();
-        let mut same = same.filter(|(name, _)| plain(name) == map.name);
-        if let Some((name, _)) = same.find(|(_, found)| **found == content) {
-            return Some(name.clone());
-        }
-        remade = true;
-        Some(free(&map.name, &taken))
-    });
-    rename(new, &names);
-    remade && !taken.is_empty()
-}
-
-/// A name without the letter that tells a successor.
-fn plain(name: &str) -> &str {
-    let number = name.rfind(|character: char| character.is_ascii_digit());
-    number.map_or(name, |at| &name[..=at])
+    let is_other = |map: &&ObjectMap| existing.maps.get(&map.name) != Some(&Content::of(map));
+    let others: Vec<&ObjectMap> = new.maps.iter().filter(is_other).collect();
+    let name = |map: &&ObjectMap| (map.name.clone(), free(&map.name, &taken));
+    let names: BTreeMap<String, String> = others.iter().map(name).collect();
+    let names = names
+        .iter()
+        .map(|(name, free)| (name.as_str(), free.clone()));
+    (!others.is_empty() && !taken.is_empty()).then(|| renamed(new, &names.collect()))
 }
 
 /// The name itself, or with a letter where it is taken.
@@ -63,15 +48,8 @@ fn free(name: &str, taken: &BTreeSet<&str>) -> String {
     }
 }
 
-fn names(
-    new: &Ruleset,
-    mut name_of: impl FnMut(&ObjectMap) -> Option<String>,
-) -> BTreeMap<String, String> {
-    let named = |map: &ObjectMap| Some((map.name.clone(), name_of(map)?));
-    new.maps.iter().filter_map(named).collect()
-}
-
-fn rename(ruleset: &mut Ruleset, names: &BTreeMap<String, String>) {
+fn renamed(ruleset: &Ruleset, names: &BTreeMap<&str, String>) -> Ruleset {
+    let mut ruleset = ruleset.clone();
     let rules = (ruleset.chains.iter_mut()).flat_map(|chain| &mut chain.rules);
     let of_rules = rules.filter_map(|rule| {
         let Rule::Count { map, .. } = rule else {
@@ -85,6 +63,7 @@ fn rename(ruleset: &mut Ruleset, names: &BTreeMap<String, String>) {
             name.clone_from(other);
         }
     }
+    ruleset
 }
 
 /// The elements that go from a map or come to it, of one counter.
@@ -94,10 +73,9 @@ struct Steps<'r> {
     come: Vec<(&'r str, &'r Element)>,
 }
 
-/// The maps, by their plain names, in which packets of a counter that stays would find another element, or would find it
-/// no more.
-fn moved(old: &Ruleset, new: &Ruleset) -> BTreeSet<String> {
-    let [before, after] = [old, new].map(by_plain_name);
+/// The maps in which packets of a counter that stays would find another element, or would find it no more.
+fn moved<'r>(old: &'r Ruleset, new: &'r Ruleset) -> BTreeSet<&'r str> {
+    let [before, after] = [old, new].map(by_name);
     let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
     let mut steps: BTreeMap<(&[Field], &CounterName), Steps<'_>> = BTreeMap::new();
     for name in names {
@@ -120,7 +98,7 @@ fn moved(old: &Ruleset, new: &Ruleset) -> BTreeSet<String> {
         for (from, goes) in go {
             for (to, comes) in come {
                 if goes.overlaps(comes) {
-                    moved.extend([from, to].map(|name| (*name).to_owned()));
+                    moved.extend([*from, *to]);
                 }
             }
         }
@@ -128,7 +106,7 @@ fn moved(old: &Ruleset, new: &Ruleset) -> BTreeSet<String> {
     moved
 }
 
-fn by_plain_name(ruleset: &Ruleset) -> BTreeMap<&str, &ObjectMap> {
+fn by_name(ruleset: &Ruleset) -> BTreeMap<&str, &ObjectMap> {
     let maps = ruleset.maps.iter();
-    maps.map(|map| (plain(&map.name), map)).collect()
+    maps.map(|map| (map.name.as_str(), map)).collect()
 }

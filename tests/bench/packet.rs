@@ -103,12 +103,7 @@ fn install(lab: &Lab, rules: Rules) {
         Rules::Ours(size) => {
             let ruleset = plan::compile(&config(size));
             lab.router
-                .run(|| {
-                    Nftables::open()
-                        .unwrap()
-                        .install(&mut ruleset.clone())
-                        .unwrap()
-                })
+                .run(|| Nftables::open().unwrap().install(&ruleset).unwrap())
                 .unwrap();
         }
         Rules::Linear(size) => nft(lab, &linear(&config(size))),

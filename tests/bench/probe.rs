@@ -62,9 +62,7 @@ pub fn run(quick: bool) {
     nft(&lab, FIREWALL);
     let config = config::parse(CONFIG, Format::Toml).unwrap();
     let ruleset = plan::compile(&config);
-    let installed = lab
-        .router
-        .run(|| Nftables::open()?.install(&mut ruleset.clone()));
+    let installed = lab.router.run(|| Nftables::open()?.install(&ruleset));
     installed.unwrap().unwrap();
     let (rounds, packets) = if quick { (5, 20_000) } else { (21, 50_000) };
     let mut costs = [(); WATCHED.len()].map(|()| [(); TRAFFIC.len()].map(|()| Vec::new()));

@@ -44,7 +44,7 @@ pub fn run(quick: bool) {
 fn measure(size: usize, rounds: usize) -> Vec<String> {
     let config = with_counters(size);
     let mut nftables = Nftables::open().unwrap();
-    nftables.install(&mut plan::compile(&config)).unwrap();
+    nftables.install(&plan::compile(&config)).unwrap();
     let mut meter = meter(&config);
     let config = Arc::new(config);
     let mut engine = Engine::new(Arc::clone(&config), now(0));

@@ -178,18 +178,16 @@ fn each_example_replaces_any_other() {
     let directory = tempfile::tempdir().unwrap();
     for old in &plans {
         for new in &plans {
-            let (mut old, mut new) = (old.clone(), new.clone());
             let moved = namespace.run(|| -> Result<(), flowctl::kernel::error::KernelError> {
                 let mut nftables = Nftables::open()?;
-                let handle = nftables.install(&mut old)?;
-                assert!(nftables.change(&old, &mut new, handle)?);
-                let another = nftables.change(&old, &mut new.clone(), handle + 1)?;
-                assert!(!another, "another table");
+                let handle = nftables.install(old)?;
+                assert!(nftables.change(old, new, handle)?);
+                assert!(!nftables.change(old, new, handle + 1)?, "another table");
                 Ok(())
             });
             moved.unwrap().unwrap();
             let changed = listed(&namespace);
-            let wanted = reloaded(directory.path(), &plan::text::render(&new));
+            let wanted = reloaded(directory.path(), &plan::text::render(new));
             assert_same(&changed, &wanted);
         }
     }
@@ -281,7 +279,7 @@ fn what_is_installed_is_to_the_byte_what_nft_itself_would_install() {
             Namespace::new("ours").unwrap(),
             Namespace::new("nft").unwrap(),
         );
-        let installed = ours.run(|| Nftables::open()?.install(&mut ruleset.clone()));
+        let installed = ours.run(|| Nftables::open()?.install(&ruleset));
         installed.unwrap().unwrap();
         std::fs::write(&file, plan::text::render(&ruleset)).unwrap();
         nft_in(&theirs, &["-f", file.to_str().unwrap()]);
@@ -297,7 +295,7 @@ fn a_chain_that_someone_made_drop_accepts_again_and_a_dormant_table_counts_again
     let config = example("home-router");
     let ruleset = plan::compile(&parse(&config, Format::Toml).unwrap());
     let install = || {
-        let installed = namespace.run(|| Nftables::open()?.install(&mut ruleset.clone()));
+        let installed = namespace.run(|| Nftables::open()?.install(&ruleset));
         installed.unwrap().unwrap();
         listed(&namespace)
     };

@@ -137,7 +137,7 @@ fn it_loads_again_and_again_and_is_what_flowctl_would_install() {
 
             let ruleset = plan::compile(&parse(text, Format::Toml).unwrap());
             let ours = fresh();
-            let installed = ours.run(|| Nftables::open()?.install(&mut ruleset.clone()));
+            let installed = ours.run(|| Nftables::open()?.install(&ruleset));
             installed.unwrap().unwrap();
             let own_comment = listed.replace(&printed::comment(&ruleset), TABLE_COMMENT);
             assert_same(&nft.list(&ours), &own_comment);

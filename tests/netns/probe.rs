@@ -56,7 +56,7 @@ impl<'a> Scene<'a> {
     fn with(router: &'a Namespace, text: &str) -> Self {
         let config = parse(text, Format::Toml).unwrap();
         let ruleset = plan::compile(&config);
-        let installed = router.run(|| Nftables::open()?.install(&mut ruleset.clone()));
+        let installed = router.run(|| Nftables::open()?.install(&ruleset));
         installed.unwrap().unwrap();
         let mut probe = open(router).unwrap();
         for (number, counter) in config.counters.iter().enumerate() {

@@ -182,7 +182,7 @@ fn a_table_that_another_process_owns_is_left_to_it() {
         let mut nftables = flowctl::kernel::nftables::Nftables::open().unwrap();
         assert_eq!(nftables.protect().unwrap(), Protection::Owned);
         let ruleset = flowctl::plan::ruleset::Ruleset::empty("flowctl");
-        nftables.install(&mut ruleset.clone()).unwrap();
+        nftables.install(&ruleset).unwrap();
         nftables
     });
     for command in ["run", "remove"] {

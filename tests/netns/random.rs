@@ -177,25 +177,24 @@ fn quiet_lab() -> Option<Lab> {
     })
 }
 
-/// Changes the ruleset in force, as a reload does, or replaces it, whatever it is, as a start does. Returns it with the
-/// names that its maps have in the kernel.
+/// Changes the ruleset in force, as a reload does, or replaces it, whatever it is, as a start does. Returns it.
 fn install(
     router: &Namespace,
     before: Option<&Ruleset>,
     config: &Config,
     by_change: bool,
 ) -> Ruleset {
-    let mut ruleset = plan::compile(config);
+    let ruleset = plan::compile(config);
     let installed = router.run(|| {
         let mut nftables = Nftables::open()?;
         match before.filter(|_| by_change) {
             Some(before) => {
                 let table = nftables.table(TableFamily::Inet, "flowctl")?;
-                let changed = nftables.change(before, &mut ruleset, table.unwrap().handle)?;
+                let changed = nftables.change(before, &ruleset, table.unwrap().handle)?;
                 assert!(changed, "the daemon would fall back to replacing");
                 Ok::<_, KernelError>(())
             }
-            None => nftables.install(&mut ruleset).map(drop),
+            None => nftables.install(&ruleset).map(drop),
         }
     });
     installed.unwrap().unwrap();
