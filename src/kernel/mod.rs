@@ -14,6 +14,7 @@ pub mod flow_events;
 pub mod flow_request;
 pub mod flows;
 pub mod handed;
+mod install;
 pub mod link_speed;
 pub mod links;
 pub mod listener;
