@@ -27,14 +27,12 @@ pub fn between(old: &Ruleset, new: &Ruleset) -> Option<Ruleset> {
 /// The same where `existing` is what the table holds: a map that is not exactly as wanted has a successor.
 pub fn replacing(existing: &Inventory, new: &Ruleset) -> Option<Ruleset> {
     let taken: BTreeSet<&str> = existing.maps.keys().map(String::as_str).collect();
-    let is_other = |map: &&ObjectMap| existing.maps.get(&map.name) != Some(&Content::of(map));
-    let others: Vec<&ObjectMap> = new.maps.iter().filter(is_other).collect();
-    let name = |map: &&ObjectMap| (map.name.clone(), free(&map.name, &taken));
-    let names: BTreeMap<String, String> = others.iter().map(name).collect();
-    let names = names
-        .iter()
-        .map(|(name, free)| (name.as_str(), free.clone()));
-    (!others.is_empty() && !taken.is_empty()).then(|| renamed(new, &names.collect()))
+    let names = (new.maps.iter()).filter_map(|map| {
+        let is_wanted = existing.maps.get(&map.name) == Some(&Content::of(map));
+        (!is_wanted).then(|| (map.name.as_str(), free(&map.name, &taken)))
+    });
+    let names: BTreeMap<&str, String> = names.collect();
+    (!names.is_empty() && !taken.is_empty()).then(|| renamed(new, &names))
 }
 
 /// The name itself, or with a letter where it is taken.
