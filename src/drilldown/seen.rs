@@ -291,15 +291,15 @@ impl SeenFlows {
         let start = start_of(record);
         let is_it = |position: usize| self.flows[position].start == start;
         let may_be_apart = self.apart_for > 0 && start != 0 && !found.is_some_and(is_it);
-        let apart = self.fingerprints.apart(fingerprint, start);
-        let found_apart = may_be_apart.then(|| self.find(apart)).flatten();
+        let apart = || self.fingerprints.apart(fingerprint, start);
+        let found_apart = may_be_apart.then(|| self.find(apart())).flatten();
         let position = match (found_apart, found) {
             (Some(apart), _) => {
                 self.apart_for = KEPT_APART;
                 apart
             }
             (None, Some(found)) if self.flows[found].is_another(record) => {
-                let place = self.take_another(found, apart, record);
+                let place = self.take_another(found, apart(), record);
                 return Sight::New { place };
             }
             (None, Some(found)) => found,

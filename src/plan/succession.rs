@@ -28,7 +28,8 @@ pub fn between(old: &Ruleset, new: &Ruleset) -> Option<Ruleset> {
 pub fn replacing(existing: &Inventory, new: &Ruleset) -> Option<Ruleset> {
     let taken: BTreeSet<&str> = existing.maps.keys().map(String::as_str).collect();
     let names = (new.maps.iter()).filter_map(|map| {
-        let is_wanted = existing.maps.get(&map.name) == Some(&Content::of(map));
+        let found = existing.maps.get(&map.name);
+        let is_wanted = found.is_some_and(|found| *found == Content::of(map));
         (!is_wanted).then(|| (map.name.as_str(), free(&map.name, &taken)))
     });
     let names: BTreeMap<&str, String> = names.collect();
