@@ -174,10 +174,7 @@ fn judge_static(config: &Config, rules: StaticRules) -> Vec<Health> {
         )],
         // Only a table that is found so can be without being told from the configuration.
         Standing::Differs if config.followed().next().is_some() => {
-            let names = config
-                .followed()
-                .map(|subnet| format!("subnets.{}", subnet.name));
-            let names = names.collect::<Vec<_>>().join(", ");
+            let names = config.followed_keys();
             differ(
                 format!(
                     "the table inet {table} was loaded with the system's ruleset, and no such table is made from this \

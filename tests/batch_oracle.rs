@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use flowctl::config::load;
-use flowctl::kernel::batch::{Batch, Target};
+use flowctl::kernel::batch::{Batch, Step, Target};
 use flowctl::plan::diff::{self, Inventory};
 use flowctl::plan::ruleset::{Hook, Ruleset};
 use flowctl::plan::{self, text::TABLE_COMMENT};
@@ -59,7 +59,7 @@ fn same_but_for_nesting(ours: &[u8], read: &[u8]) -> bool {
 
 fn installed(ruleset: &Ruleset) -> Vec<NfTablesMessage> {
     let changes = diff::replace(&Inventory::default(), ruleset);
-    let batch = Batch::install(ruleset, &changes, TARGET);
+    let batch = Batch::carry_out(ruleset, &changes, TARGET, &Step::ALL);
     let mut tables = Vec::new();
     for (position, (message, bytes)) in messages(batch.bytes()).into_iter().enumerate() {
         assert_eq!(message.header.sequence_number as usize, position);

@@ -10,7 +10,8 @@ use crate::kernel::network::NetworkReader;
 /// The configuration of a command that cannot do without: from the file, else what is found, which is told; otherwise
 /// it is said what is missing or wrong. Subnets that follow devices have the prefixes of this moment.
 pub fn demand(options: &Options) -> Result<Config, ExitCode> {
-    let Sourced { config, note, .. } = read(options)?;
+    let sourced = options.source().read();
+    let Sourced { config, note, .. } = sourced.map_err(|error| refuse(&error))?;
     if let Some(note) = note {
         output::complain(note);
     }
@@ -26,7 +27,7 @@ pub fn demand(options: &Options) -> Result<Config, ExitCode> {
     }
 }
 
-/// The same as it was written, by somebody and not by what is found; nothing is resolved.
+/// The same from the file alone, with prefixes as they are written.
 pub fn written(options: &Options) -> Result<Config, ExitCode> {
     let path = options.config.clone();
     let path = path.unwrap_or_else(|| DEFAULT_CONFIG.into());
@@ -34,11 +35,6 @@ pub fn written(options: &Options) -> Result<Config, ExitCode> {
         complain(&error);
         ExitCode::BadConfiguration
     })
-}
-
-/// From the file, else what is found, which is not told.
-pub fn read(options: &Options) -> Result<Sourced, ExitCode> {
-    options.source().read().map_err(|error| refuse(&error))
 }
 
 /// Says why there is no configuration.

@@ -123,9 +123,9 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Have the daemon read its configuration again, and say what came of it
     ///
-    /// Exit status 0: the new configuration is in force. 78: it is rejected, with every problem it has. 1: it could not
-    /// be read or carried out for another reason, such as one of the kernel's. Unless it is 0, the configuration before
-    /// stays in force.
+    /// Exit status 0: the new configuration is in force. 78: it is rejected, for the problems that are named. 1: it could
+    /// not be read or carried out for another reason, such as one of the kernel's. Unless it is 0, the configuration
+    /// before stays in force.
     Reload(ReloadArgs),
     /// Stop the daemon and take its table away
     Remove(RemoveArgs),

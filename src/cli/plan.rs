@@ -37,15 +37,11 @@ fn print_file(options: &Options) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let moving: Vec<String> = config
-        .followed()
-        .map(|subnet| format!("subnets.{}", subnet.name))
-        .collect();
-    if !moving.is_empty() {
+    if config.followed().next().is_some() {
         output::complain(format_args!(
             "{}: follows devices, whose prefixes change, and a ruleset that is loaded as it is cannot; write the \
              prefixes as a list",
-            moving.join(", ")
+            config.followed_keys()
         ));
         return ExitCode::BadConfiguration;
     }

@@ -122,6 +122,14 @@ impl Config {
         let subnets = self.subnets.iter();
         subnets.filter(|subnet| !subnet.addresses.follows.is_empty())
     }
+
+    /// The keys of these subnets, in one text.
+    pub fn followed_keys(&self) -> String {
+        let keys = self
+            .followed()
+            .map(|subnet| format!("subnets.{}", subnet.name));
+        keys.collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Counter {

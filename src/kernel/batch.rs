@@ -78,12 +78,7 @@ impl Batch {
             .unwrap_or_default()
     }
 
-    /// Carries out `changes`, which lead to `ruleset`, as a whole.
-    pub fn install(ruleset: &Ruleset, changes: &Changes<'_>, target: Target) -> Batch {
-        Batch::carry_out(ruleset, changes, target, &Step::ALL)
-    }
-
-    /// Carries out some of it, in this order.
+    /// Carries out these parts of `changes`, which lead to `ruleset`, in this order.
     pub fn carry_out(
         ruleset: &Ruleset,
         changes: &Changes<'_>,
